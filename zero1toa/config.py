@@ -1,0 +1,349 @@
+"""Configuration: structured dataclasses, one per package, every field documented.
+
+A run's configuration is ``preset file < user file < key=value``, merged by OmegaConf against these dataclasses, so an
+unknown key or a wrong type fails before any work is done, with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zero1toa.errors import ConfigError, nearest
+
+
+@dataclass
+class PortraitConfig:
+    """From the photo to the carved, fitted portrait."""
+
+    size: int = 512
+    """Side of the square crop in pixels."""
+    matting: str = "auto"
+    """``auto`` (rembg when its model file is installed, else MediaPipe + pymatting), ``rembg`` or ``mediapipe``."""
+    face: int = -1
+    """Index of the face to use, by size (0 = largest); -1 takes the largest and announces the others."""
+    min_face: int = 64
+    """Smallest accepted face height in pixels of the photo."""
+    max_yaw: float = 55.0
+    """Largest accepted head yaw in degrees; beyond it half of the face is unseen."""
+
+
+@dataclass
+class AvatarConfig:
+    """The rigged Gaussians (paper sec. 3.2; reference: GaussianAvatars)."""
+
+    gaussians_per_triangle: int = 10
+    """1, 3, 6 or 10 Gaussians on each triangle, evenly spread (the paper: 10)."""
+    opacity: float = 0.1
+    """Initial opacity."""
+    lid_opacity: float = 0.9
+    """Initial opacity near the eyelids, which a thin closed lid needs to hide the eyeball (paper sec. 4.2)."""
+    project_portrait: bool = True
+    """Colour the Gaussians by projecting the portrait before the first step (an addition to the paper)."""
+    hair_volume: bool = True
+    """Lift the scalp to the portrait's outline before binding (an addition to the paper)."""
+
+
+@dataclass
+class LossConfig:
+    """Loss weights (paper eq. 3 and sec. 8; definitions: GaussianAvatars)."""
+
+    l1: float = 10.0
+    """Weight of the L1 image term."""
+    perceptual: float = 10.0
+    """Weight of the perceptual term."""
+    perceptual_kind: str = "auto"
+    """``auto`` (LPIPS when its VGG weights are installed, else ``structure``), ``lpips``, ``structure`` or ``none``."""
+    position: float = 0.1
+    """Weight of the penalty on Gaussians that leave their triangle."""
+    position_threshold: float = 1.0
+    """Free distance from the triangle's centre, in triangle units."""
+    scaling: float = 10.0
+    """Weight of the penalty on Gaussians that outgrow their triangle."""
+    scaling_threshold: float = 0.6
+    """Free scale in triangle units."""
+    alpha: float = 1.0
+    """Weight of the L1 between rendered alpha and the portrait's matte; clips without a matte have no such term."""
+
+
+@dataclass
+class OptimConfig:
+    """Adam (paper sec. 8) with HeadStudio's learning rates."""
+
+    position: float = 2e-4
+    """Initial learning rate of local positions."""
+    position_final: float = 2e-5
+    """Learning rate of local positions at the last iteration (exponential decay)."""
+    color: float = 1.25e-2
+    """Learning rate of colours."""
+    opacity: float = 1e-2
+    """Learning rate of opacity logits."""
+    scaling: float = 5e-3
+    """Learning rate of log scales."""
+    rotation: float = 1e-3
+    """Learning rate of local rotations."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's decay rates."""
+    eps: float = 1e-15
+    """Adam's epsilon; gradients of single Gaussians are tiny."""
+
+
+@dataclass
+class DensityConfig:
+    """Binding-aware density control: clone, split and prune, never emptying a triangle."""
+
+    start: int = 300
+    """First iteration at which density changes."""
+    stop: int = 2100
+    """Iteration from which density stays."""
+    every: int = 300
+    """Iterations between changes; 0 switches density control off."""
+    gradient: float = 0.0004
+    """Mean screen-space gradient (in half image sizes) above which a Gaussian is cloned or split."""
+    split_scale: float = 0.5
+    """Largest scale, in triangle units, above which a Gaussian is split instead of cloned."""
+    min_opacity: float = 0.005
+    """Opacity under which a Gaussian is pruned, unless it is its triangle's last or lies on a lid."""
+    max_gaussians: int = 200_000
+    """Upper bound on the number of Gaussians."""
+
+
+@dataclass
+class RenderConfig:
+    """How pictures are made."""
+
+    size: int = 512
+    """Side of training renders and dataset clips in pixels."""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Background colour, the same for the carve, for training and for the clips that are refined."""
+    backend: str = "auto"
+    """``auto`` (gsplat on CUDA, the compiled kernel on CPU), ``gsplat``, ``cpu`` or ``torch`` (the slow reference)."""
+
+
+@dataclass
+class DiffusionConfig:
+    """Refinement: DDIM inversion and landmark-guided denoising (paper sec. 4.1)."""
+
+    backbone: str = "compact"
+    """Registry name of the video diffusion backbone."""
+    enabled: bool = True
+    """Switch refinement off to train on the portrait and the first renders only."""
+    steps: int = 25
+    """Steps over the whole noise range; a strength below 1 uses its last part."""
+    guidance: float = 3.5
+    """Classifier-free guidance when denoising."""
+    inversion_guidance: float = 1.0
+    """Guidance during inversion; other values than 1 break the round trip."""
+    strength: float = 1.0
+    """How far up the noise range the render is inverted (1 = all the way, as in the paper)."""
+    keep_detail: bool = False
+    """Add the change made by the denoiser to the render, instead of replacing the render by the decoded picture: keeps
+    detail that the autoencoder loses or that the render has above the backbone's resolution (an addition)."""
+    fixed_point_iterations: int = 0
+    """Extra evaluations per inversion step that make it exact to first order (0: the usual explicit step)."""
+    landmarks: str = "detect"
+    """``detect`` on the render as in the paper, falling back to projected head landmarks; ``project`` always."""
+    dtype: str = "auto"
+    """``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``bfloat16``."""
+
+
+@dataclass
+class CurriculumConfig:
+    """Which clips exist and when they are refined (paper sec. 4.2 and 8)."""
+
+    frames: int = 16
+    """Frames in a clip (n_f)."""
+    spatial_clips: int = 20
+    """Spatial samples (n_s): one ARKit action unit each, camera from front to side."""
+    synthetic_clips: int = 10
+    """Temporal samples with relaxed synthetic talk (n_syn)."""
+    real_clips: int = 10
+    """Temporal samples with exaggerated expressions (n_real)."""
+    temporal_start: int = 5000
+    """Iteration at which spatial gives way to temporal synthetic (k_s)."""
+    real_start: int = 8000
+    """Iteration at which temporal real begins."""
+    unlock_interval: int = 300
+    """Iterations per unlocked frame (d_s, eq. 2)."""
+    fovy: tuple[float, float] = (40.0, 70.0)
+    """Vertical field of view in degrees, sampled uniformly."""
+    fill: tuple[float, float] = (0.62, 0.75)
+    """Head height over frame height; the camera distance follows, so that the head is never cropped."""
+    spatial_azimuth: tuple[float, float] = (30.0, 60.0)
+    """Magnitude of the last camera azimuth of a spatial clip in degrees; the sign alternates."""
+    spatial_elevation: tuple[float, float] = (-15.0, 15.0)
+    """Last camera elevation of a spatial clip in degrees."""
+    temporal_azimuth: tuple[float, float] = (-15.0, 15.0)
+    """Fixed camera azimuth of a temporal clip in degrees."""
+    temporal_elevation: tuple[float, float] = (-5.0, 10.0)
+    """Fixed camera elevation of a temporal clip in degrees."""
+    wide_jaw: bool = True
+    """Add wide-open jaws to the talk: recorded talk-show jaws stay under 10 degrees (an addition)."""
+
+
+@dataclass
+class LoopConfig:
+    """The training loop of one avatar."""
+
+    iterations: int = 10_000
+    """Training iterations."""
+    update_interval: int = 30
+    """Iterations between two refined clips."""
+    batch_frames: int = 8
+    """Frames of one clip per iteration."""
+    portrait_share: float = 0.25
+    """Share of iterations on the portrait itself, kept as a clip that is never overwritten; 0 leaves it out (paper)."""
+    checkpoint_every: int = 200
+    """Iterations between checkpoints."""
+    preview_every: int = 50
+    """Iterations between preview pictures; 0 makes none."""
+
+
+@dataclass
+class DistributedConfig:
+    """Concurrency between reconstruction and refinement."""
+
+    window: int = 1
+    """Refinement requests an avatar may have outstanding (W)."""
+    slack: float = 0.0
+    """Update intervals that training may run ahead of an outstanding request; 0 with window 1 is the serial loop."""
+    max_age: int = 300
+    """Iterations after which a refined clip is counted as expired instead of used."""
+    refiners: int = 1
+    """Refinement actors to start."""
+    threads: int = 0
+    """CPU threads of each actor; 0 shares the cores among them."""
+
+
+@dataclass
+class TrackingConfig:
+    """Where numbers and pictures of a run go; the JSONL log is always written."""
+
+    wandb: str = "offline"
+    """``offline``, ``online`` or ``disabled``; failing to reach the server falls back to offline."""
+    project: str = "zero1toa"
+    """W&B project."""
+    group: str = ""
+    """W&B group, the job's name in a batch."""
+
+
+@dataclass
+class Config:
+    """One avatar's whole configuration."""
+
+    preset: str = "preview"
+    """Name of the preset this configuration started from."""
+    seed: int = 0
+    """The one seed: it gives one result on CPU."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+    head: str = "canonical"
+    """Head model: ``canonical`` (embedded) or an installed FLAME edition."""
+    portrait: PortraitConfig = field(default_factory=PortraitConfig)
+    avatar: AvatarConfig = field(default_factory=AvatarConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    density: DensityConfig = field(default_factory=DensityConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+def config_folder() -> Path:
+    """The ``configs`` folder: inside the installed package, or beside it in a source checkout."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def presets() -> list[str]:
+    """Names of the presets that exist."""
+    return sorted(p.stem for p in (config_folder() / "preset").glob("*.yaml"))
+
+
+def load(overrides: Sequence[str] = (), file: Path | None = None) -> Config:
+    """Merge preset, file and ``key=value`` overrides into a checked configuration.
+
+    Args:
+        overrides: dotted ``key=value`` strings; ``preset=NAME`` chooses the preset (default ``preview``).
+        file: an optional YAML file with the same keys; its ``preset`` key counts when no override names one.
+
+    Raises:
+        ConfigError: for an unknown key, preset or file, or a value of the wrong type.
+    """
+    values = _parse(overrides)
+    from_file = _read(file) if file is not None else OmegaConf.create({})
+    preset = str(values.get("preset", from_file.get("preset", "preview")))
+    path = config_folder() / "preset" / f"{preset}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"there is no preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
+    merged = OmegaConf.structured(Config)
+    for layer in (_read(path), from_file, values):
+        merged = _merge(merged, layer)
+    merged.preset = preset
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dictionary, for bundles and logs."""
+    return dataclasses.asdict(config)
+
+
+def _read(path: Path) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no configuration file {path}") from error
+    except Exception as error:
+        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path} must hold keys and values, not {type(loaded).__name__}")
+    return loaded
+
+
+def _parse(overrides: Sequence[str]) -> DictConfig:
+    for item in overrides:
+        if not re.match(r"^[A-Za-z_][\w.]*=", item):
+            raise ConfigError(f"'{item}' is not a configuration override; write key=value, e.g. loop.iterations=500")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except Exception as error:
+        raise ConfigError(f"cannot read the overrides {list(overrides)}: {str(error).splitlines()[0]}") from error
+
+
+def _merge(base: DictConfig, layer: DictConfig) -> DictConfig:
+    for key in _paths(OmegaConf.to_container(layer)):
+        if key not in _VALID:
+            raise ConfigError(f"unknown configuration key '{key}'{nearest(key, _VALID)}")
+    try:
+        merged = OmegaConf.merge(base, layer)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{getattr(error, 'full_key', None) or 'configuration'}: {str(error).splitlines()[0]}"
+        ) from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _paths(tree: Any, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found.append(name)
+        if isinstance(value, dict):
+            found.extend(_paths(value, f"{name}."))
+    return found
+
+
+_VALID = frozenset(_paths(OmegaConf.to_container(OmegaConf.structured(Config))))

@@ -1,0 +1,69 @@
+"""Typed errors: what the user gave, what was expected, what to do.
+
+Every error a user can cause derives from :class:`UserError`; the command line prints its text as one line and exits
+with code 2. ``retryable`` tells the distributed loop whether the same request may be tried again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZeroOneError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+    retryable: bool = False
+
+
+class UserError(ZeroOneError):
+    """The input is at fault; the message says what was given, what was expected and what to do."""
+
+
+class ConfigError(UserError):
+    """Unknown configuration key, wrong type or impossible value."""
+
+
+class PortraitError(UserError):
+    """The photo cannot become a portrait: unreadable, no face, face too small, profile view."""
+
+
+class HeadModelError(UserError):
+    """Unknown head model, missing model file, or parameters of another model."""
+
+
+class MotionError(UserError):
+    """A motion file with wrong coefficient names, shapes or values."""
+
+
+class BundleError(UserError):
+    """An avatar bundle that is damaged, incomplete or from a newer version."""
+
+
+class AssetError(UserError):
+    """An external weight is missing, or a given file is not what its name says."""
+
+
+class OutputError(UserError):
+    """The output folder cannot be written, is full, or belongs to another configuration."""
+
+
+class BackboneError(ZeroOneError):
+    """The diffusion backbone failed on a request; another worker may succeed."""
+
+    retryable = True
+
+
+class StoreError(ZeroOneError):
+    """The dataset store refused a commit or found a record it cannot read."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest valid name, or the empty string.
+
+    Args:
+        name: what the user wrote.
+        valid: the names that exist.
+    """
+    match = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""
