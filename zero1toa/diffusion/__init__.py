@@ -1,0 +1,1 @@
+"""Portrait video diffusion: protocol, registry, inversion, guided sampling, one file per backbone."""

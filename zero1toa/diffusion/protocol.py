@@ -73,7 +73,7 @@ class VideoBackbone(Protocol):
         ...
 
     def prepare_reference(self, image: Tensor, control: Tensor) -> ReferenceState:
-        """Features of the reference portraits ``[B, H, W, 3]`` and their own landmark maps ``[B, H, W, 3]`` in [0, 1]."""
+        """Features of reference portraits ``[B, H, W, 3]`` and their own landmark maps, same shape, in [0, 1]."""
         ...
 
     def prepare_control(self, maps: Tensor, source: Tensor | None = None) -> ControlState:
@@ -89,5 +89,5 @@ class VideoBackbone(Protocol):
     def predict_guided(
         self, latents: Tensor, timestep: int, reference: ReferenceState, control: ControlState, guidance: float
     ) -> Tensor:
-        """Classifier-free guidance: ``uncond + guidance * (cond - uncond)``, both halves in one call where that pays."""
+        """Classifier-free guidance, ``uncond + guidance * (cond - uncond)``; both halves in one call where that pays."""
         ...

@@ -1,0 +1,1 @@
+"""The loop on Ray: actors, dispatch, staleness. The only package that imports Ray."""

@@ -1,0 +1,1 @@
+"""Metrics, measured control, synthetic subjects with ground truth."""

@@ -1,0 +1,1 @@
+"""Animatable head geometry: the protocol, the embedded canonical head, FLAME."""

@@ -48,7 +48,8 @@ class HeadParams:
     def map(self, function: Any) -> HeadParams:
         """Apply ``function`` to every tensor that is present (``.to``, indexing, ``detach``)."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return HeadParams(**{k: None if v is None else function(v) for k, v in fields.items()})
+        changes: dict[str, Any] = {k: None if v is None else function(v) for k, v in fields.items()}
+        return HeadParams(**changes)
 
     def to(self, *args: Any, **kwargs: Any) -> HeadParams:
         """Move or cast every tensor, as :meth:`torch.Tensor.to`."""
@@ -85,7 +86,8 @@ class HeadModel(Protocol):
         faces: triangles ``[F, 3]`` int64, counter-clockwise seen from outside.
         regions: name to boolean mask over faces ``[F]``. Every model has ``face``, ``lips``, ``lids_left``,
             ``lids_right``, ``eye_left``, ``eye_right``, ``iris_left``, ``iris_right``, ``mouth`` (cavity), ``teeth``,
-            ``ears``, ``scalp``, ``neck``; the masks may overlap only in ``face`` ⊇ ``lips``, ``lids`` and ``eye`` ⊇ ``iris``.
+            ``ears``, ``scalp``, ``neck``. ``face`` contains ``lips`` and the lids, an eye contains its iris; otherwise
+            the masks are disjoint.
         landmarks: MediaPipe's 478 points on the mesh.
         joints: joint names; always ``root, neck, jaw, left_eye, right_eye`` in this order.
         center: point the cameras orbit ``[3]`` (middle of the skull's box), metres.

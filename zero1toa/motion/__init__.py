@@ -1,0 +1,1 @@
+"""Sequences of ARKit coefficients and what they come from."""

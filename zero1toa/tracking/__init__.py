@@ -1,0 +1,1 @@
+"""Numbers and pictures of a run: JSONL, console, W&B, the HTML report."""
