@@ -89,5 +89,5 @@ class VideoBackbone(Protocol):
     def predict_guided(
         self, latents: Tensor, timestep: int, reference: ReferenceState, control: ControlState, guidance: float
     ) -> Tensor:
-        """Classifier-free guidance, ``uncond + guidance * (cond - uncond)``; both halves in one call where that pays."""
+        """Classifier-free guidance, ``uncond + guidance * (cond - uncond)``; both halves in one call if that pays."""
         ...
