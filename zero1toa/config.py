@@ -326,6 +326,11 @@ def _merge(base: DictConfig, layer: DictConfig) -> DictConfig:
     for key in _paths(OmegaConf.to_container(layer)):
         if key not in _VALID:
             raise ConfigError(f"unknown configuration key '{key}'{nearest(key, _VALID)}")
+    for name, value in layer.items():
+        section = str(name)
+        if isinstance(base[section], DictConfig) and not isinstance(value, DictConfig):
+            example = f"{section}.{next(iter(base[section]))}"
+            raise ConfigError(f"'{section}' is a section; set one of its values, e.g. {example}=…")
     try:
         merged = OmegaConf.merge(base, layer)
     except OmegaConfBaseException as error:

@@ -1,1 +1,1 @@
-"""Sequences of ARKit coefficients and what they come from."""
+"""Motion drivers: sequences of ARKit coefficients and head rotations."""

@@ -1,0 +1,230 @@
+"""The command line as a user meets it: one clear line for a mistake, exit codes, nothing half-written."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import zero1toa
+from zero1toa import assets
+from zero1toa.cli import app, guarded
+from zero1toa.commands.output import NEEDED_BYTES, OutputFolder, fingerprint
+from zero1toa.config import load, to_dict
+from zero1toa.errors import AssetError, OutputError, UserError
+
+
+def _run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_version():
+    assert _run("--version") == (0, f"zero1toa {zero1toa.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("two\nlines"), 2, "error: two lines\n"),
+        (KeyboardInterrupt(), 130, "stopped; the same command continues\n"),
+        (OSError(28, "No space left on device", "/x/y.png"), 2, "error: No space left on device (/x/y.png)"),
+    ],
+)
+def test_errors_become_one_line(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]):
+    import typer
+
+    @guarded
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == code
+    written = capsys.readouterr().err
+    assert written.startswith(line)
+    assert written.count("\n") == 1
+
+
+def test_unexpected_errors_keep_their_traceback():
+    @guarded
+    def command() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        command()
+
+
+# Output folder.
+
+
+IDENTITY = fingerprint(b"photo", to_dict(load()))
+
+
+def test_fingerprint_ignores_what_does_not_shape_the_avatar():
+    assert fingerprint(b"photo", to_dict(load(["distributed.refiners=3", "tracking.wandb=disabled"]))) == IDENTITY
+    assert fingerprint(b"photo", to_dict(load(["seed=3"]))) != IDENTITY
+    assert fingerprint(b"other", to_dict(load())) != IDENTITY
+
+
+def test_unclaimed_folder_is_removed_again(tmp_path: Path):
+    with pytest.raises(ValueError, match="bad photo"), OutputFolder(tmp_path / "a" / "b", IDENTITY):
+        raise ValueError("bad photo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_claimed_folder_is_recognised(tmp_path: Path):
+    with OutputFolder(tmp_path / "out", IDENTITY) as folder:
+        assert not folder.continuing
+        folder.claim()
+    with OutputFolder(tmp_path / "out", IDENTITY) as folder:
+        assert folder.continuing
+    with (
+        pytest.raises(OutputError, match="belongs to another photo"),
+        OutputFolder(tmp_path / "out", fingerprint(b"other", to_dict(load()))),
+    ):
+        pass
+    changed = fingerprint(b"photo", to_dict(load(["seed=3"])))
+    with (
+        pytest.raises(OutputError, match="seed was 0 and is 3"),
+        OutputFolder(tmp_path / "out", changed),
+    ):
+        pass
+
+
+def test_restart_removes_only_what_a_run_writes(tmp_path: Path):
+    mine = tmp_path / "holiday.txt"
+    mine.write_text("mine")
+    with OutputFolder(tmp_path, IDENTITY) as folder:
+        folder.claim()
+        (tmp_path / "avatar").mkdir()
+        (tmp_path / "avatar" / "x").write_text("old")
+    with OutputFolder(tmp_path, fingerprint(b"other", to_dict(load())), restart=True) as folder:
+        assert not folder.continuing
+        assert (tmp_path / "avatar" / "x").exists()  # nothing is touched before the photo has proven good
+        folder.claim()
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "avatar").exists()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path):
+    with OutputFolder(tmp_path / "out", IDENTITY) as folder:
+        folder.claim()
+        with pytest.raises(OutputError, match="another run is working"), OutputFolder(tmp_path / "out", IDENTITY):
+            pass
+
+
+def test_a_killed_run_leaves_no_lock(tmp_path: Path):
+    script = (
+        "import os, signal, sys; from pathlib import Path; from zero1toa.commands.output import OutputFolder\n"
+        "folder = OutputFolder(Path(sys.argv[1]), {'photo': 'x', 'config': {}}).__enter__(); folder.claim()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")], check=False)
+    assert done.returncode == -9
+    with OutputFolder(tmp_path / "out", {"photo": "x", "config": {}}) as folder:
+        assert folder.continuing
+
+
+def test_full_disk_is_named_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=NEEDED_BYTES - 2**20))
+    with pytest.raises(OutputError, match="511 MB free"), OutputFolder(tmp_path / "out", IDENTITY):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_as_folder_and_foreign_work_are_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match=r"is a file|cannot make"), OutputFolder(path, IDENTITY):
+            pass
+    (tmp_path / "avatar").mkdir()
+    with pytest.raises(OutputError, match=r"holds avatar but no run\.json"), OutputFolder(tmp_path, IDENTITY):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_folder_is_named(tmp_path: Path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="cannot make"), OutputFolder(tmp_path / "out", IDENTITY):
+        pass
+
+
+def test_damaged_record_is_named(tmp_path: Path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(OutputError, match=r"run\.json cannot be read"), OutputFolder(tmp_path, IDENTITY):
+        pass
+
+
+# Assets.
+
+
+@pytest.fixture
+def small_asset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> assets.Asset:
+    """An asset of 64 bytes in place of the catalogue, and an empty asset folder."""
+    content = b"PK\x03\x04" + bytes(60)
+    asset = assets.Asset(
+        name="tiny",
+        file="tiny.pth",
+        purpose="tests",
+        instead="nothing",
+        licence="none",
+        source="https://example.org/tiny.pth",
+        size=len(content),
+        checksum=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        magic=(b"PK",),
+    )
+    (tmp_path / "good.pth").write_bytes(content)
+    monkeypatch.setenv("ZERO1TOA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(assets, "catalog", lambda: (asset,))
+    return asset
+
+
+def test_install_checks_and_copies(small_asset: assets.Asset, tmp_path: Path):
+    assert small_asset.find() is None
+    code, out, _ = _run("assets", "install", "tiny", str(tmp_path / "good.pth"))
+    assert code == 0
+    assert "used for tests" in out
+    assert small_asset.find() == tmp_path / "home" / "tiny.pth"
+    assert "home/tiny.pth" in _run("assets")[1].replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!doctype html><title>Log in</title>", "is a web page"),
+        (b"\x89PNG" + bytes(60), "not in the format"),
+        (b"PK\x03\x04" + bytes(20), "the download is incomplete"),
+        (b"PK\x03\x04" + bytes(59) + b"\x01", "damaged or another version"),
+        (None, "cannot read"),
+    ],
+)
+def test_wrong_files_are_named(small_asset: assets.Asset, tmp_path: Path, content: bytes | None, words: str):
+    file = tmp_path / "given.pth"
+    if content is not None:
+        file.write_bytes(content)
+    code, _, err = _run("assets", "install", "tiny", str(file))
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "home").exists()
+
+
+def test_unknown_asset_is_named(small_asset: assets.Asset):
+    with pytest.raises(AssetError, match="did you mean 'tiny'"):
+        assets.get("tinny")
+
+
+def test_real_catalogue_is_complete():
+    for asset in assets.catalog():
+        algorithm, digest = asset.checksum.split(":")
+        assert len(digest) == 2 * hashlib.new(algorithm).digest_size
+        assert asset.source.endswith(asset.file)
+        assert asset.size > 1_000_000
+        assert asset.licence

@@ -1,0 +1,83 @@
+"""Merging, checking and refusing configurations."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from zero1toa import config
+from zero1toa.errors import ConfigError
+
+
+def _documented(cls: type) -> set[str]:
+    """Fields of ``cls`` that are followed by a docstring."""
+    return set(re.findall(r'^\s+(\w+): [^\n]+(?:\n\s+[^"\n]+)*?\n\s+"""', inspect.getsource(cls), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", config.presets())
+def test_presets_load_and_name_themselves(name: str):
+    assert config.load([f"preset={name}"]).preset == name
+
+
+def test_the_three_presets_exist():
+    assert {"preview", "standard", "paper"} <= set(config.presets())
+
+
+def test_paper_preset_is_the_paper():
+    paper = config.load(["preset=paper"])
+    assert (paper.loss.l1, paper.loss.perceptual, paper.loss.position, paper.loss.scaling) == (10.0, 10.0, 0.1, 10.0)
+    clips = (paper.curriculum.spatial_clips, paper.curriculum.synthetic_clips, paper.curriculum.real_clips)
+    assert clips == (20, 10, 10)
+    loop = (paper.curriculum.temporal_start, paper.curriculum.real_start, paper.loop.iterations)
+    assert loop == (5000, 8000, 10_000)
+    assert (paper.loop.update_interval, paper.diffusion.strength, paper.loop.portrait_share) == (30, 1.0, 0.0)
+    additions = (paper.avatar.project_portrait, paper.avatar.hair_volume, paper.curriculum.wide_jaw)
+    assert additions == (False, False, False)
+
+
+def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: standard\nseed: 5\nloop: {iterations: 123, batch_frames: 4}\n")
+    merged = config.load(["loop.iterations=7"], file)
+    assert (merged.preset, merged.seed, merged.loop.iterations, merged.loop.batch_frames) == ("standard", 5, 7, 4)
+
+
+def test_lists_and_tuples_are_read():
+    assert config.load(["curriculum.fovy=[35,45]"]).curriculum.fovy == (35.0, 45.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["loop.iteration=7"], "did you mean 'loop.iterations'"),
+        (["nonsense=1"], "unknown configuration key 'nonsense'"),
+        (["loop.iterations=many"], "loop.iterations"),
+        (["loop"], "write key=value"),
+        (["preset=previev"], "did you mean 'preview'"),
+        (["loop=3"], "'loop' is a section"),
+    ],
+)
+def test_mistakes_are_named(overrides: list[str], words: str):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        config.load(overrides)
+
+
+def test_bad_files_are_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="there is no configuration file"):
+        config.load(file=tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("loop: [1, 2\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        config.load(file=broken)
+    broken.write_text("- 1\n- 2\n")
+    with pytest.raises(ConfigError, match="must hold keys and values"):
+        config.load(file=broken)
+
+
+def test_every_value_is_documented():
+    for section in (config.Config, *(f.default_factory for f in dataclasses.fields(config.Config))):
+        if dataclasses.is_dataclass(section):
+            values = {f.name for f in dataclasses.fields(section) if not dataclasses.is_dataclass(f.default_factory)}
+            assert _documented(section) >= values, section

@@ -1,0 +1,196 @@
+"""Every external weight that this version can read: what for, licence, source, size, checksum, where it is looked for.
+
+Nothing here is needed: each asset replaces an embedded fallback that works without it. Nothing is downloaded by itself
+either; the user fetches a file under its licence and ``zero1toa assets install NAME FILE`` checks and copies it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from zero1toa.errors import AssetError, nearest
+from zero1toa.media import atomic_path
+
+
+def home() -> Path:
+    """The asset folder: ``$ZERO1TOA_HOME``, or ``zero1toa`` in the user's data folder."""
+    if folder := os.environ.get("ZERO1TOA_HOME"):
+        return Path(folder).expanduser()
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data).expanduser() if data else Path.home() / ".local" / "share") / "zero1toa"
+
+
+def _rembg_folder() -> Path:
+    """Where rembg itself keeps its models (its own environment variables and default)."""
+    own = os.environ.get("U2NET_HOME") or os.path.join(os.environ.get("XDG_DATA_HOME", "~"), ".u2net")
+    return Path(own).expanduser()
+
+
+def _torch_folder() -> Path:
+    """Where torchvision keeps downloaded checkpoints (torch's own environment variables and default)."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    own = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
+    return Path(own).expanduser() / "hub" / "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+    """One external file.
+
+    Attributes:
+        name: what ``zero1toa assets install`` calls it.
+        file: file name.
+        purpose: what it improves.
+        instead: the embedded fallback that is used without it.
+        licence: licence of the weights.
+        source: where the user gets it.
+        size: bytes.
+        checksum: ``algorithm:hex`` as its publisher gives it.
+        magic: leading bytes of the format, any of these.
+        shared: folders of other programs in which the same file may lie already.
+    """
+
+    name: str
+    file: str
+    purpose: str
+    instead: str
+    licence: str
+    source: str
+    size: int
+    checksum: str
+    magic: tuple[bytes, ...]
+    shared: tuple[Path, ...] = ()
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where the file is looked for, in this order; the first is where ``install`` puts it."""
+        return (home() / self.file, *(folder / self.file for folder in self.shared))
+
+    def find(self) -> Path | None:
+        """The first place that holds a file of the right size, or None."""
+        for place in self.places:
+            if place.is_file() and place.stat().st_size == self.size:
+                return place
+        return None
+
+
+def catalog() -> tuple[Asset, ...]:
+    """Every asset; read anew at each call because the folders follow the environment."""
+    return (
+        Asset(
+            name="u2net",
+            file="u2net.onnx",
+            purpose="background removal by rembg",
+            instead="MediaPipe segmentation refined with pymatting",
+            licence="Apache-2.0",
+            source="https://github.com/danielgatis/rembg/releases/download/v0.0.0/u2net.onnx",
+            size=175_997_641,
+            checksum="sha256:8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+            magic=(b"\x08",),
+            shared=(_rembg_folder(),),
+        ),
+        Asset(
+            name="face-landmarker",
+            file="face_landmarker.task",
+            purpose="landmarks where MediaPipe carries no models (1.x, beside numpy 2)",
+            instead="the models inside MediaPipe 0.10.21",
+            licence="Apache-2.0",
+            source="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
+            "face_landmarker.task",
+            size=3_758_596,
+            checksum="sha256:64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+            magic=(b"PK\x03\x04",),
+        ),
+        Asset(
+            name="vgg16",
+            file="vgg16-397923af.pth",
+            purpose="LPIPS perceptual loss",
+            instead="multi-scale gradient + SSIM loss",
+            licence="BSD-3-Clause (torchvision); trained on ImageNet",
+            source="https://download.pytorch.org/models/vgg16-397923af.pth",
+            size=553_433_881,
+            checksum="sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            magic=(b"PK\x03\x04", b"\x80\x02"),
+            shared=(_torch_folder(),),
+        ),
+    )
+
+
+def get(name: str) -> Asset:
+    """The asset called ``name``.
+
+    Raises:
+        AssetError: for an unknown name, with the nearest known one.
+    """
+    known = {asset.name: asset for asset in catalog()}
+    if name not in known:
+        raise AssetError(f"there is no asset '{name}'{nearest(name, known)}; assets: {', '.join(known)}")
+    return known[name]
+
+
+def find(name: str) -> Path | None:
+    """Where the asset called ``name`` lies on this machine, or None.
+
+    Raises:
+        AssetError: for an unknown name.
+    """
+    return get(name).find()
+
+
+def check(asset: Asset, file: Path) -> None:
+    """Verify that ``file`` is ``asset``: format, then size, then checksum, so that the message names the likely cause.
+
+    Raises:
+        AssetError: when it is not.
+    """
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(512)
+            size = os.fstat(stream.fileno()).st_size
+    except OSError as error:
+        raise AssetError(f"cannot read {file}: {error.strerror or error}; give the downloaded {asset.file}") from error
+    if head.lstrip()[:1] == b"<":
+        raise AssetError(f"{file} is a web page, not {asset.file}; download the file itself from {asset.source}")
+    if not head.startswith(asset.magic):
+        raise AssetError(f"{file} is not in the format of {asset.file}; download it from {asset.source}")
+    if size != asset.size:
+        what = "the download is incomplete" if size < asset.size else "it is another file"
+        raise AssetError(f"{file} has {size} bytes and {asset.file} has {asset.size}: {what}; see {asset.source}")
+    algorithm, expected = asset.checksum.split(":")
+    with file.open("rb") as stream:
+        actual = hashlib.file_digest(stream, algorithm).hexdigest()
+    if actual != expected:
+        raise AssetError(
+            f"{file} has {algorithm} {actual[:12]}… and {asset.file} has {expected[:12]}…: the file is damaged or "
+            f"another version; download it from {asset.source}"
+        )
+
+
+def install(name: str, file: Path) -> Path:
+    """Check ``file`` and copy it into the asset folder, atomically.
+
+    Args:
+        name: asset name.
+        file: the downloaded file.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        AssetError: for an unknown name or a file that is not this asset, or when it cannot be copied.
+    """
+    asset = get(name)
+    check(asset, file)
+    target = asset.places[0]
+    try:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(file, temporary)
+    except OSError as error:
+        raise AssetError(
+            f"cannot copy to {target}: {error.strerror or error}; set ZERO1TOA_HOME to a folder you can write"
+        ) from error
+    return target

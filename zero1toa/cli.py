@@ -1,0 +1,126 @@
+"""The command line. Commands import what they need when they run, so that ``--help`` answers at once.
+
+Errors that the user can mend are one line on stderr and exit code 2; Ctrl-C is one line and 130; anything else is our
+fault and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from zero1toa import __version__
+from zero1toa.errors import UserError
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="zero1toa",
+    help="One portrait photo to an animatable 3D head avatar.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+assets_app = typer.Typer(help="External weights: what each is for, its licence and source; install a local file.")
+app.add_typer(assets_app, name="assets")
+
+
+def _fail(message: str) -> typer.Exit:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+# A disk that fills up or a folder that turns read-only is the user's to mend, wherever in the work it happens.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn the errors a command may raise into one line and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            raise _fail(str(error)) from error
+        except KeyboardInterrupt as error:
+            print("stopped; the same command continues", file=sys.stderr)
+            raise typer.Exit(130) from error
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            raise _fail(f"{os.strerror(error.errno or 0)}{place}; make room and run the same command again") from error
+
+    return wrapped
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"zero1toa {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@assets_app.callback(invoke_without_command=True)
+@guarded
+def _assets(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        from zero1toa.commands.assets import list_assets
+
+        list_assets()
+
+
+@assets_app.command("list")
+@guarded
+def assets_list() -> None:
+    """List every external weight and whether this machine has it."""
+    from zero1toa.commands.assets import list_assets
+
+    list_assets()
+
+
+@assets_app.command("install")
+@guarded
+def assets_install(
+    name: Annotated[str, typer.Argument(help="Asset name, as `zero1toa assets` lists it.")],
+    file: Annotated[Path, typer.Argument(help="The file you downloaded.")],
+) -> None:
+    """Check a downloaded file and copy it into the asset folder."""
+    from zero1toa.commands.assets import install_asset
+
+    install_asset(name, file)
+
+
+@app.command()
+@guarded
+def doctor() -> None:
+    """Say what this machine uses for each part, what is missing and what to do."""
+    from zero1toa.commands.doctor import print_diagnosis
+
+    print_diagnosis()
+
+
+def main() -> None:
+    """Entry point of the ``zero1toa`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

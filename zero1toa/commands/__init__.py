@@ -1,0 +1,1 @@
+"""What the commands of :mod:`zero1toa.cli` do."""

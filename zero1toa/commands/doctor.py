@@ -1,0 +1,143 @@
+"""``zero1toa doctor``: for each part, what this machine uses, what would be better, and what to do for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from zero1toa import __version__, assets
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One row of the diagnosis.
+
+    Attributes:
+        part: part of the pipeline.
+        used: what runs here.
+        best: whether nothing better is known to this version.
+        ok: whether the part works at all.
+        advice: what to do for something better, or to make it work.
+    """
+
+    part: str
+    used: str
+    best: bool
+    ok: bool = True
+    advice: str = ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _landmarks() -> Finding:
+    part, version = "Landmarks, segmentation", _version("mediapipe")
+    if version is None:
+        return Finding(part, "nothing", False, ok=False, advice="pip install mediapipe==0.10.21 (needs numpy 1.26)")
+    folder = Path(next(iter(importlib.util.find_spec("mediapipe").submodule_search_locations)))  # type: ignore[union-attr, arg-type]
+    if not list(folder.glob("modules/face_landmark/*.tflite")):
+        return Finding(
+            part, f"MediaPipe {version} without its models", False, ok=False, advice="install mediapipe==0.10.21"
+        )
+    return Finding(part, f"MediaPipe {version}, models in the package", True)
+
+
+def _matting() -> Finding:
+    asset = assets.get("u2net")
+    if asset.find() and _version("rembg"):
+        return Finding("Background removal", f"rembg {_version('rembg')} with {asset.file}", True)
+    advice = f"better hair edges: zero1toa assets install u2net {asset.file}"
+    return Finding("Background removal", asset.instead, False, advice=advice)
+
+
+def _perceptual() -> Finding:
+    asset = assets.get("vgg16")
+    if asset.find() and _version("lpips"):
+        return Finding("Perceptual loss", f"LPIPS {_version('lpips')} with {asset.file}", True)
+    return Finding("Perceptual loss", asset.instead, False, advice=f"zero1toa assets install vgg16 {asset.file}")
+
+
+def _rasteriser() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        if _version("gsplat"):
+            return Finding("Rasteriser", f"gsplat {_version('gsplat')} on {name}", True)
+        return Finding("Rasteriser", f"none for {name}", False, ok=False, advice="pip install gsplat==1.5.3")
+    used = f"compiled CPU kernel (numba {_version('numba')}, {os.cpu_count()} cores)"
+    return Finding("Rasteriser", used, False, advice="a CUDA GPU is found by torch and used by itself")
+
+
+def _tracking() -> Finding:
+    version = _version("wandb")
+    if version is None:
+        return Finding("Tracking", "JSONL log", False, advice="pip install wandb for its offline runs")
+    if os.environ.get("WANDB_API_KEY"):
+        return Finding("Tracking", f"JSONL log, W&B {version}; a key is set", False, advice="tracking.wandb=online")
+    return Finding("Tracking", f"JSONL log, W&B {version} offline", True)
+
+
+def _cluster() -> Finding:
+    version = _version("ray")
+    if version is None:
+        return Finding("Ray", "nothing", False, ok=False, advice="pip install 'ray[default]', or use --serial")
+    if address := os.environ.get("RAY_ADDRESS"):
+        return Finding("Ray", f"Ray {version}, cluster {address}", True)
+    return Finding("Ray", f"Ray {version} on this machine", True)
+
+
+def diagnose() -> list[Finding]:
+    """Look at this machine, part by part; loads torch but no model."""
+    return [
+        _landmarks(),
+        _matting(),
+        Finding("Head geometry", "canonical head, in the package", True),
+        Finding("Video diffusion", "compact backbone, weights in the package", True),
+        _rasteriser(),
+        _perceptual(),
+        _tracking(),
+        _cluster(),
+    ]
+
+
+def print_diagnosis() -> None:
+    """Print the machine and the table of findings; exit code 1 when a part cannot work."""
+    import torch
+
+    console = Console()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    console.print(
+        f"zero1toa {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"numpy {_version('numpy')}; {os.cpu_count()} cores, {memory:.0f} GB memory, {free:.0f} GB free here",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column in ("", "Part", "Used here", "What to do"):
+        table.add_column(column, overflow="fold")
+    findings = diagnose()
+    for finding in findings:
+        mark = "[red]✗[/]" if not finding.ok else "[green]✓[/]" if finding.best else "[yellow]○[/]"
+        table.add_row(mark, finding.part, finding.used, finding.advice)
+    console.print(table)
+    if all(finding.ok for finding in findings):
+        console.print("Everything runs. ✓ best this version knows, ○ embedded fallback.")
+    else:
+        console.print("[red]✗ does not work here; see the last column.[/]")
+        sys.exit(1)
