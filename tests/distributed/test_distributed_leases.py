@@ -1,0 +1,102 @@
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from zero1toa.distributed.leases import LeaseQueue
+
+
+def test_first_in_first_out_and_done():
+    queue = LeaseQueue(10)
+    assert queue.submit("a", "ada", 1)
+    assert queue.submit("b", "bob", 2)
+    assert not queue.submit("a", "ada", 1)
+    first = queue.take("w1", now=0)
+    assert (first.request_id, first.payload, first.attempts) == ("a", 1, 1)
+    assert queue.take("w2", now=0).request_id == "b"
+    assert queue.take("w3", now=0) is None
+    assert queue.done("a")
+    assert not queue.done("a")
+    assert queue.state("a") == "unknown"
+    assert queue.state("b") == "leased"
+
+
+def test_expired_lease_goes_to_the_front():
+    queue = LeaseQueue(10)
+    queue.submit("a", "ada", None)
+    queue.submit("b", "ada", None)
+    queue.take("w1", now=0)
+    assert queue.next_deadline() == 10
+    again = queue.take("w2", now=10)
+    assert (again.request_id, again.worker, again.attempts) == ("a", "w2", 2)
+    assert queue.fail("a", "w1", "late report of the former holder") is None
+    assert queue.state("a") == "leased"
+    assert queue.done("a")  # work that was committed counts, whoever did it
+
+
+def test_poison_after_three_attempts_keeps_the_reasons():
+    queue = LeaseQueue(10, max_attempts=3)
+    queue.submit("a", "ada", None)
+    queue.take("w1", 0)
+    assert queue.fail("a", "w1", "out of memory") is None
+    queue.take("w1", 1)
+    assert queue.release("w1", "w1 died") == []
+    queue.take("w2", 2)
+    poisoned = queue.expire(12)
+    assert [lease.request_id for lease in poisoned] == ["a"]
+    assert poisoned[0].reasons == ["out of memory", "w1 died", "w2: no answer within 10 s"]
+    assert queue.state("a") == "poisoned"
+    assert not queue.submit("a", "ada", None)
+    assert queue.poisoned("ada") == poisoned
+    queue.forget("ada")
+    assert queue.state("a") == "unknown"
+
+
+class Machine(RuleBasedStateMachine):
+    """Nothing that was submitted is ever lost, served twice at once, or tried more than three times."""
+
+    def __init__(self):
+        super().__init__()
+        self.queue, self.now, self.open, self.done_ids = LeaseQueue(5, max_attempts=3), 0.0, set(), set()
+
+    @rule(number=st.integers(0, 8))
+    def submit(self, number):
+        name = f"r{number}"
+        if name not in self.done_ids:
+            self.queue.submit(name, "ada", number)
+            self.open.add(name)
+
+    @rule(worker=st.sampled_from(["w1", "w2"]))
+    def take(self, worker):
+        lease = self.queue.take(worker, self.now)
+        if lease is not None:
+            assert lease.attempts <= 3
+            assert lease.worker == worker
+
+    @rule(worker=st.sampled_from(["w1", "w2"]))
+    def die(self, worker):
+        self.queue.release(worker, "died")
+
+    @rule(worker=st.sampled_from(["w1", "w2"]), number=st.integers(0, 8))
+    def fail(self, worker, number):
+        self.queue.fail(f"r{number}", worker, "error")
+
+    @rule(number=st.integers(0, 8))
+    def finish(self, number):
+        if self.queue.done(f"r{number}"):
+            self.open.discard(f"r{number}")
+            self.done_ids.add(f"r{number}")
+
+    @rule(seconds=st.floats(0, 6))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @invariant()
+    def nothing_is_lost(self):
+        states = [self.queue.state(name) for name in self.open]
+        assert "unknown" not in states
+        assert states.count("queued") == self.queue.waiting
+        assert states.count("leased") == self.queue.leased
+
+
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLeases = Machine.TestCase

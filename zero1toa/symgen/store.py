@@ -1,0 +1,318 @@
+"""The SymGEN dataset of one avatar on disk: every refined clip, its version, and the order in which they came.
+
+Layout under the store's folder, fit for a file system or an object store::
+
+    store.json                              format and avatar id
+    reference.npz                           the portrait, written once, never overwritten
+    objects/<stage>/<name>/<version>.npz    pictures of one version of a clip
+    commits/<sequence>.json                 one record per version, written last
+
+Pictures become part of the dataset by their commit record, which is written after them; everything else in memory is an
+index that listing ``commits/`` rebuilds. Every file is written under a temporary name and then renamed, so that no
+reader ever sees a torn file. A commit is idempotent by its request's id: whoever is unsure whether a commit
+succeeded repeats it. One process writes at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zero1toa.errors import OutputError, StoreError
+from zero1toa.types import Receipt, RefineRequest, SampleKey
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One commit.
+
+    Attributes:
+        sequence: position in the avatar's commit log, from 1.
+        request_id: the request that was refined.
+        key: the sample.
+        version: version that this commit made.
+        epoch: curriculum epoch of the request.
+        render_step: training iteration at which the clip was rendered.
+        unlocked: open frames of the clip; its poses follow from it.
+        seconds: refinement time by phase.
+    """
+
+    sequence: int
+    request_id: str
+    key: SampleKey
+    version: int
+    epoch: int
+    render_step: int
+    unlocked: int
+    seconds: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The portrait as the diffusion model and the dataset see it.
+
+    Attributes:
+        image: straight alpha ``[H, W, 4]`` uint8.
+        landmarks: ``[478, 2]`` float32 in pixels.
+    """
+
+    image: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+
+
+class SymGENStore:
+    """Versioned clips of one avatar in a folder.
+
+    Args:
+        root: the folder; it is made if it does not exist.
+        avatar: avatar id; a folder that belongs to another avatar is refused.
+
+    Raises:
+        OutputError: if the folder cannot be written or belongs to another avatar.
+        StoreError: if a commit record or its newest pictures cannot be read.
+    """
+
+    def __init__(self, root: Path, avatar: str) -> None:
+        self.root = root
+        self.avatar = avatar
+        self._records: list[Record] = []
+        self._by_request: dict[str, Record] = {}
+        self._newest: dict[SampleKey, Record] = {}
+        try:
+            for name in ("objects", "commits"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write the dataset to {root}: {error.strerror}; choose another folder") from error
+        self._claim()
+        self._rebuild()
+
+    def commit(self, request: RefineRequest, frames: NDArray[np.uint8], seconds: Mapping[str, float]) -> Receipt:
+        """Make refined pictures the next version of their clip.
+
+        Args:
+            request: what was refined.
+            frames: refined pictures, shaped as ``request.frames``.
+            seconds: refinement time by phase, kept in the record.
+
+        Returns:
+            A receipt with status ``committed``; ``duplicate`` if this request was committed before (nothing changes);
+            or ``superseded`` if the clip has moved on since the render was made (nothing changes).
+
+        Raises:
+            StoreError: for the portrait, which is never overwritten, or pictures of another shape than the render.
+            OutputError: if the disk is full or the folder cannot be written.
+        """
+        if request.key.stage == "portrait":
+            raise StoreError("the portrait is the one clip of the dataset that is never overwritten")
+        if frames.shape != request.frames.shape or frames.dtype != np.uint8:
+            raise StoreError(
+                f"{request.key}: refined pictures must be uint8 {list(request.frames.shape)}, "
+                f"got {frames.dtype} {list(frames.shape)}"
+            )
+        done = self._by_request.get(request.request_id)
+        if done is not None:
+            return Receipt(done.request_id, done.key, done.version, done.sequence, "duplicate", dict(done.seconds))
+        current = self.version(request.key)
+        if current != request.base_version:
+            return Receipt(request.request_id, request.key, current, self.sequence, "superseded", dict(seconds))
+        record = Record(
+            sequence=self.sequence + 1,
+            request_id=request.request_id,
+            key=request.key,
+            version=current + 1,
+            epoch=request.epoch,
+            render_step=request.render_step,
+            unlocked=request.unlocked,
+            seconds={name: round(float(value), 6) for name, value in seconds.items()},
+        )
+        with self._explained():
+            write_atomically(self._object(record.key, record.version), lambda f: np.savez_compressed(f, frames=frames))
+            text = json.dumps(dataclasses.asdict(record), indent=1)
+            write_atomically(self._commit(record.sequence), lambda f: f.write(text.encode()))
+        self._index(record)
+        return Receipt(record.request_id, record.key, record.version, record.sequence, "committed", record.seconds)
+
+    def find(self, request_id: str) -> Record | None:
+        """The commit of a request, or None if it was not committed: then there is work to do."""
+        return self._by_request.get(request_id)
+
+    def version(self, key: SampleKey) -> int:
+        """Newest version of a clip; 0 before its first refinement."""
+        record = self._newest.get(key)
+        return 0 if record is None else record.version
+
+    @property
+    def sequence(self) -> int:
+        """Sequence number of the last commit, 0 in an empty dataset."""
+        return len(self._records)
+
+    def records(self) -> list[Record]:
+        """All commits in order."""
+        return list(self._records)
+
+    def record(self, key: SampleKey, version: int) -> Record:
+        """The commit that made a version.
+
+        Raises:
+            StoreError: if there is no such version.
+        """
+        for record in reversed(self._records):
+            if record.key == key and record.version == version:
+                return record
+        raise StoreError(f"the dataset in {self.root} has no version {version} of {key}")
+
+    def load(self, key: SampleKey, version: int) -> NDArray[np.uint8]:
+        """Pictures ``[T, H, W, 3]`` uint8 of a committed version.
+
+        Raises:
+            StoreError: if the version does not exist, was pruned, or cannot be read.
+        """
+        self.record(key, version)
+        path = self._object(key, version)
+        try:
+            with np.load(path) as archive:
+                frames: NDArray[np.uint8] = archive["frames"]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise StoreError(
+                f"{path} is missing or damaged ({error}); delete the output folder to begin anew"
+            ) from error
+        return frames
+
+    def prune(self, oldest: Mapping[SampleKey, int]) -> int:
+        """Delete pictures that no checkpoint can ask for any more; the commit records stay.
+
+        Args:
+            oldest: for each clip the version that the last checkpoint trains on. Newer versions are kept, since a run
+                that continues from the checkpoint meets them again.
+
+        Returns:
+            Number of files deleted.
+        """
+        deleted = 0
+        for key, version in oldest.items():
+            for path in self._object(key, 0).parent.glob("*.npz"):
+                if path.stem.isdigit() and int(path.stem) < min(version, self.version(key)):
+                    path.unlink(missing_ok=True)
+                    deleted += 1
+        return deleted
+
+    def put_reference(self, reference: Reference) -> None:
+        """Keep the portrait with the dataset; a repeated call with the same portrait changes nothing.
+
+        Raises:
+            OutputError: if the folder already holds another portrait.
+        """
+        path = self.root / "reference.npz"
+        if path.exists():
+            kept = self.reference()
+            if not (
+                np.array_equal(kept.image, reference.image) and np.array_equal(kept.landmarks, reference.landmarks)
+            ):
+                raise OutputError(f"{self.root} holds the dataset of another portrait; choose another output folder")
+            return
+        with self._explained():
+            write_atomically(
+                path, lambda f: np.savez_compressed(f, image=reference.image, landmarks=reference.landmarks)
+            )
+
+    def reference(self) -> Reference:
+        """The portrait of this dataset.
+
+        Raises:
+            StoreError: before :meth:`put_reference`, or if the file is damaged.
+        """
+        path = self.root / "reference.npz"
+        try:
+            with np.load(path) as archive:
+                return Reference(archive["image"], archive["landmarks"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise StoreError(f"{path} is missing or damaged ({error})") from error
+
+    def _object(self, key: SampleKey, version: int) -> Path:
+        return self.root / "objects" / key.stage / key.name / f"{version:05d}.npz"
+
+    def _commit(self, sequence: int) -> Path:
+        return self.root / "commits" / f"{sequence:06d}.json"
+
+    def _claim(self) -> None:
+        path = self.root / "store.json"
+        if path.exists():
+            about = _read_json(path)
+            if about.get("format") != FORMAT or about.get("avatar") != self.avatar:
+                raise OutputError(
+                    f"{self.root} holds the dataset of avatar '{about.get('avatar')}' (format {about.get('format')}), "
+                    f"not of '{self.avatar}' (format {FORMAT}); choose another output folder"
+                )
+            return
+        text = json.dumps({"format": FORMAT, "avatar": self.avatar})
+        with self._explained():
+            write_atomically(path, lambda f: f.write(text.encode()))
+
+    def _rebuild(self) -> None:
+        for path in sorted((self.root / "commits").glob("*.json")):
+            fields = _read_json(path)
+            try:
+                record = Record(**{**fields, "key": SampleKey(**fields["key"])})
+            except (KeyError, TypeError) as error:
+                raise StoreError(f"{path} is no commit record ({error})") from error
+            if record.sequence != len(self._records) + 1 or record.version != self.version(record.key) + 1:
+                raise StoreError(f"{path}: commit {len(self._records) + 1} of the dataset is missing")
+            self._index(record)
+        for key, record in self._newest.items():
+            if not self._object(key, record.version).is_file():
+                raise StoreError(f"{self._object(key, record.version)} is missing though it was committed")
+
+    def _index(self, record: Record) -> None:
+        self._records.append(record)
+        self._by_request[record.request_id] = record
+        self._newest[record.key] = record
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write the dataset to {self.root}: {error.strerror}") from error
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that it is there complete or not at all, also after a power cut.
+
+    Args:
+        path: final name; its folder is made if needed.
+        write: receives the open binary file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    if not isinstance(loaded, dict):
+        raise StoreError(f"{path} must hold a record, not {type(loaded).__name__}")
+    return loaded
