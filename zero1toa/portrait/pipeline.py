@@ -1,0 +1,125 @@
+"""From a photo to a :class:`~zero1toa.types.Portrait`: read, find the face, fit the head, cut out head and neck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from zero1toa.config import PortraitConfig
+from zero1toa.errors import PortraitError
+from zero1toa.head.protocol import HeadModel
+from zero1toa.portrait.carving import carve, neck_guide
+from zero1toa.portrait.crop import head_crop
+from zero1toa.portrait.fitting import fit_head, portrait_intrinsics
+from zero1toa.portrait.landmarks import Landmarks, detect_faces, face_height
+from zero1toa.portrait.matting import choose_method, matte, segment_person, trimap
+from zero1toa.portrait.reading import Photo, read_photo
+from zero1toa.types import Portrait
+
+
+def load_portrait(
+    path: str | Path,
+    config: PortraitConfig,
+    head: HeadModel,
+    background: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Portrait:
+    """Turn a photo into a carved, fitted portrait.
+
+    Args:
+        path: image file of any common kind.
+        config: crop size, matting, which face, and the limits.
+        head: head model whose parameters the portrait gets.
+        background: sRGB colour in [0, 1] behind a photo that has transparency.
+
+    Returns:
+        The portrait: straight-alpha crop, landmarks, camera, head parameters; ``notes`` names every fallback.
+
+    Raises:
+        PortraitError: unreadable photo, no face, face too small, turned too far, or unlike any face.
+        ConfigError: unknown matting method.
+        AssetError: a model file that the configuration asks for is missing.
+    """
+    method, fallback = choose_method(config.matting)
+    photo = read_photo(path, background)
+    notes = [*photo.notes, *([fallback] if fallback else [])]
+    name = Path(path).name
+    found = _choose(name, detect_faces(photo.image), config, photo, notes)
+
+    head = head.to("cpu")
+    middle = (found[:, :2].min(0) + found[:, :2].max(0)) / 2
+    fit = fit_head(found, portrait_intrinsics(found, (float(middle[0]), float(middle[1]))), head)
+    if abs(fit.yaw) > config.max_yaw:
+        raise PortraitError(
+            f"the head in {name} is turned by {abs(fit.yaw):.0f} degrees; at most {config.max_yaw:.0f} are accepted, "
+            "because the other half of the face is hidden: give a more frontal photo, or raise portrait.max_yaw"
+        )
+
+    crop = head_crop(photo.image, fit, head, config.size, method)
+    points = crop.points(found)
+    # Again in the crop, now that the camera's axis passes through its middle.
+    fit = fit_head(points, portrait_intrinsics(points, (config.size / 2, config.size / 2)), head, start=fit)
+    image = crop.pixels(photo.image)
+    inside = crop.inside(photo.image)
+    person = segment_person(image, method) * inside
+    seed = points[:468, :2].mean(0)
+    alpha, colors = matte(image, trimap(person, face_height(points), (float(seed[0]), float(seed[1]))))
+    alpha = alpha * inside
+    guide = neck_guide(head, fit, config.size)
+    carved, covered = carve(alpha, colors, guide)
+    if covered:
+        notes.append("clothes cover the neck; their colour is kept on it")
+    edge = ~ndimage.binary_erosion(inside, border_value=1) & inside
+    if (carved[edge] > 0.5).sum() > 0.02 * config.size:
+        notes.append(f"{name} cuts off part of the head or neck at its border")
+    if crop.scale > 1.5:
+        notes.append(f"the head in {name} is only {crop.side:.0f} pixels wide; it is enlarged to {config.size}")
+    return Portrait(
+        image=_compose(colors, carved),
+        landmarks=np.ascontiguousarray(points[:, :2]),
+        viewmat=fit.viewmat.numpy(),
+        K=fit.K.numpy(),
+        params=fit.params,
+        arkit=fit.arkit.numpy(),
+        residual=fit.residual,
+        yaw=fit.yaw,
+        notes=tuple(notes),
+    )
+
+
+def _choose(name: str, faces: list[Landmarks], config: PortraitConfig, photo: Photo, notes: list[str]) -> Landmarks:
+    if not faces:
+        raise PortraitError(
+            f"there is no face in {name} that can be used; give an upright photo in which both eyes, nose and mouth "
+            "can be seen, not a profile"
+        )
+    if config.face >= len(faces):
+        raise PortraitError(f"portrait.face={config.face} but {name} shows {len(faces)} face(s), counted from 0")
+    chosen = faces[max(config.face, 0)]
+    height = face_height(chosen) / photo.scale
+    if height < config.min_face:
+        raise PortraitError(
+            f"the face in {name} is {height:.0f} pixels high; at least {config.min_face} are needed: give a larger or "
+            "closer photo, or lower portrait.min_face"
+        )
+    if len(faces) > 1 and config.face < 0:
+        notes.append(f"{name} shows {len(faces)} faces; the largest is used (portrait.face chooses another)")
+    return chosen
+
+
+def _compose(colors: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Straight-alpha picture ``[H, W, 4]``; transparent pixels take the nearest colour that is seen.
+
+    So that resampling the picture mixes in neither the old background nor the clothes that were cut away.
+    """
+    alpha = np.where(alpha < 0.02, 0.0, np.where(alpha > 0.98, 1.0, alpha))
+    parts, _ = ndimage.label(alpha > 0)
+    sizes = np.bincount(parts.ravel(), weights=alpha.ravel())
+    sizes[0] = 0
+    alpha = alpha * (parts == int(sizes.argmax()))  # crumbs that float beside the head
+    nearest = ndimage.distance_transform_edt(alpha <= 0.05, return_distances=False, return_indices=True)
+    filled = colors[nearest[0], nearest[1]]
+    return np.round(255 * np.dstack([filled, alpha])).astype(np.uint8)
