@@ -59,8 +59,9 @@ def project_forward(
 ) -> None:
     """Items are (frame, chunk of Gaussians); frame f shows set f // C.
 
-    ``options`` holds width, height, near plane, far plane, radius clip and eps2d. Fills radii ``[F, N, 2]`` int32 and, where these are not 0, means2d, depths, conics, compensations and extents (half
-    width of the splat in standard deviations, up to where it is drawn).
+    ``options`` holds width, height, near plane, far plane, radius clip and eps2d. Fills radii ``[F, N, 2]`` int32 and,
+    where these are not 0, means2d, depths, conics, compensations and extents (how many standard deviations from its
+    centre a splat is drawn).
     """
     frames, sets, count = viewmats.shape[0], means.shape[0], means.shape[1]
     cameras = frames // sets
