@@ -22,7 +22,7 @@ def _writable(folder: Path) -> bool:
     return os.access(existing, os.W_OK | os.X_OK)
 
 
-def _choose_cache() -> None:
+def choose_cache() -> None:
     """Point numba's cache at a temporary folder when neither the package nor the home can be written.
 
     numba refuses to import cached functions when it finds nowhere to write, as in a read-only container. The folder is
@@ -41,4 +41,4 @@ def kernel(function: Callable[..., Any]) -> Any:
     return numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")(function)
 
 
-_choose_cache()
+choose_cache()
