@@ -33,6 +33,12 @@ assets_app = typer.Typer(help="External weights: what each is for, its licence a
 app.add_typer(assets_app, name="assets")
 
 
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Avatar bundle, e.g. outputs/astronaut/avatar.")]
+Azimuth = Annotated[float, typer.Option(help="Camera azimuth in degrees; + moves it to the subject's left.")]
+Elevation = Annotated[float, typer.Option(help="Camera elevation in degrees; + moves it up.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
 def _fail(message: str) -> typer.Exit:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return typer.Exit(2)
@@ -76,6 +82,68 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+@app.command()
+@guarded
+def render(
+    bundle: Bundle,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")],
+    azimuth: Azimuth = 0.0,
+    elevation: Elevation = 0.0,
+    expression: Annotated[str, typer.Option(help="ARKit weights, e.g. jawOpen=0.8,eyeBlinkLeft=1.")] = "",
+    yaw: Annotated[float, typer.Option(help="Head yaw in degrees; + turns to the subject's left.")] = 0.0,
+    pitch: Annotated[float, typer.Option(help="Head pitch in degrees; + looks up.")] = 0.0,
+    roll: Annotated[float, typer.Option(help="Head roll in degrees; + tips to the subject's left.")] = 0.0,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Side in pixels.")] = 512,
+    transparent: Annotated[bool, typer.Option("--transparent", help="Transparent background.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Render one picture of an avatar."""
+    from zero1toa.commands.render import render_picture
+
+    render_picture(
+        bundle,
+        output,
+        azimuth=azimuth,
+        elevation=elevation,
+        expression=expression,
+        head=(yaw, pitch, roll),
+        size=size,
+        transparent=transparent,
+        device=device,
+    )
+
+
+@app.command()
+@guarded
+def animate(
+    bundle: Bundle,
+    motion: Annotated[str, typer.Option(help="ARKit coefficients as .csv or .npz, or a shipped motion's name.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="MP4 file to write.")],
+    azimuth: Azimuth = 0.0,
+    elevation: Elevation = 0.0,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Side in pixels.")] = 512,
+    fps: Annotated[float | None, typer.Option(help="Frames per second; the motion's own by default.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Drive an avatar with a motion and write a video."""
+    from zero1toa.commands.render import animate_video
+
+    animate_video(bundle, motion, output, azimuth=azimuth, elevation=elevation, size=size, fps=fps, device=device)
+
+
+@app.command()
+@guarded
+def evaluate(
+    bundle: Bundle,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the figures as JSON.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure an avatar: likeness to its portrait, and control as MediaPipe sees it on renders."""
+    from zero1toa.commands.evaluate import evaluate as run
+
+    run(bundle, output, device)
 
 
 @assets_app.callback(invoke_without_command=True)

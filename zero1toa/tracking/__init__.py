@@ -1,1 +1,1 @@
-"""Numbers and pictures of a run: JSONL, console, W&B, the HTML report."""
+"""Where a run's numbers and pictures go: JSONL, W&B, the console and the HTML report."""

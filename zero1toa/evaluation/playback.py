@@ -1,0 +1,161 @@
+"""Playing an avatar: ARKit coefficients and a camera in, pictures out. What every command that shows one uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from zero1toa.avatar.bundle import Bundle
+from zero1toa.head.arkit import ARKIT_NAMES
+from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.render.cameras import distance_for_fill, intrinsics, orbit, resize_intrinsics
+
+WHITE = (1.0, 1.0, 1.0)
+FOVY = 24.0  # degrees; about a portrait lens, so that faces look natural
+FILL = 0.80  # share of the picture's height that head, hair and neck take
+
+
+class AvatarPlayer:
+    """An avatar ready to be posed and seen.
+
+    Attributes:
+        bundle: the avatar.
+        head: its head model.
+        center: point that the camera orbits ``[3]``, metres: middle of the neutral head with its hair.
+        height: height of the neutral head with hair and visible neck, metres.
+    """
+
+    def __init__(self, bundle: Bundle, head: HeadModel, device: torch.device | str = "cpu", backend: str = "auto"):
+        """Prepare an avatar.
+
+        Args:
+            bundle: from :func:`zero1toa.avatar.bundle.read_bundle`.
+            head: the head model it was made with.
+            device: where to render.
+            backend: rasteriser, as ``RenderConfig.backend``.
+        """
+        self.bundle = bundle
+        self.device = torch.device(device)
+        self.head = head.to(self.device)
+        self._avatar = bundle.avatar.to(self.device).eval()
+        self._backend = backend
+        self._chunk = 16 if self.device.type == "cuda" else 4
+        self._portrait = bundle.params.to(self.device)
+        rest = self.pose(torch.zeros(1, len(ARKIT_NAMES)))
+        low, high = self._extent(rest)
+        self.height = float(high[1] - low[1])
+        self.center = (low + high) / 2
+        self.center[0] = 0.0
+
+    def pose(self, arkit: Tensor, neck: Tensor | None = None) -> HeadParams:
+        """Head parameters of the avatar's identity at ARKit coefficients.
+
+        Args:
+            arkit: ``[T, 52]``.
+            neck: neck rotations ``[T, 3]`` axis-angle radians; upright by default.
+        """
+        arkit = arkit.to(self.device, torch.float32)
+        identity = self._portrait.replace(
+            expression=torch.zeros_like(self._portrait.expression),
+            neck=torch.zeros(len(arkit), 3, device=self.device) if neck is None else neck.to(self.device),
+        )
+        return self.head.arkit(arkit, identity)
+
+    def cameras(self, azimuth: ArrayLike, elevation: ArrayLike, size: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Orbiting cameras that frame the whole head.
+
+        Args:
+            azimuth: degrees, one or ``[T]``; + towards the subject's left.
+            elevation: degrees, one or ``[T]``; + up.
+            size: side of the picture in pixels.
+            frames: T.
+
+        Returns:
+            World-to-camera ``[T, 4, 4]`` and intrinsics ``[T, 3, 3]``.
+        """
+        angles = [
+            torch.as_tensor(np.broadcast_to(np.asarray(a, np.float32), frames).copy()) for a in (azimuth, elevation)
+        ]
+        distance = distance_for_fill(self.height, FILL, FOVY)
+        viewmats = orbit(angles[0], angles[1], distance, self.center.cpu())
+        return viewmats.to(self.device), intrinsics(FOVY, size).expand(frames, 3, 3).to(self.device)
+
+    def render(
+        self,
+        arkit: ArrayLike,
+        azimuth: ArrayLike = 0.0,
+        elevation: ArrayLike = 0.0,
+        size: int = 512,
+        background: Sequence[float] | None = WHITE,
+        neck: ArrayLike | None = None,
+    ) -> NDArray[np.uint8]:
+        """Pictures of a motion.
+
+        Args:
+            arkit: coefficients ``[T, 52]``.
+            azimuth: camera azimuth in degrees, one or ``[T]``.
+            elevation: camera elevation in degrees, one or ``[T]``.
+            size: side in pixels.
+            background: sRGB in [0, 1]; None gives straight alpha.
+            neck: neck rotations ``[T, 3]`` axis-angle radians.
+
+        Returns:
+            ``[T, size, size, 3]`` uint8, or 4 channels without a background.
+        """
+        return np.stack(list(self.frames(arkit, azimuth, elevation, size, background, neck)))
+
+    def frames(
+        self,
+        arkit: ArrayLike,
+        azimuth: ArrayLike = 0.0,
+        elevation: ArrayLike = 0.0,
+        size: int = 512,
+        background: Sequence[float] | None = WHITE,
+        neck: ArrayLike | None = None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The pictures of :meth:`render` one by one, so that a long video never lies in memory."""
+        weights = torch.as_tensor(np.asarray(arkit, np.float32))
+        turns = None if neck is None else torch.as_tensor(np.asarray(neck, np.float32))
+        viewmats, Ks = self.cameras(azimuth, elevation, size, len(weights))
+        for start in range(0, len(weights), self._chunk):
+            part = slice(start, start + self._chunk)
+            params = self.pose(weights[part], None if turns is None else turns[part])
+            yield from self._draw(params, viewmats[part], Ks[part], size, background)
+
+    def portrait_view(self, size: int, background: Sequence[float] | None = WHITE) -> NDArray[np.uint8]:
+        """The avatar from the portrait's own camera with its own expression ``[size, size, 3 or 4]`` uint8."""
+        params = self._portrait.map(lambda tensor: tensor[None])
+        K = resize_intrinsics(torch.as_tensor(self.bundle.K)[None], self.bundle.size, size)
+        viewmat = torch.as_tensor(self.bundle.viewmat)[None]
+        return self._draw(params, viewmat.to(self.device), K.to(self.device), size, background)[0]
+
+    @torch.no_grad()
+    def _draw(
+        self, params: HeadParams, viewmats: Tensor, Ks: Tensor, size: int, background: Sequence[float] | None
+    ) -> NDArray[np.uint8]:
+        pictures, alphas, _ = self._avatar.render(
+            self.head.vertices(params),
+            viewmats[:, None],
+            Ks[:, None],
+            size,
+            (0.0, 0.0, 0.0) if background is None else background,
+            self._backend,
+        )
+        pictures, alphas = pictures[:, 0], alphas[:, 0].clamp(0, 1)
+        if background is None:
+            # Over black the colour is premultiplied; straight alpha is what picture files hold.
+            pictures = torch.cat([pictures / alphas.clamp(min=1e-4), alphas], dim=-1)
+        return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+    @torch.no_grad()
+    def _extent(self, params: HeadParams) -> tuple[Tensor, Tensor]:
+        """Box of the visible Gaussians' centres at ``params``; the outermost thousandth is left out as stray."""
+        world = self._avatar.splats(self.head.vertices(params))
+        means = world.means.reshape(-1, 3)[world.opacities > 0.1]
+        ordered = means.sort(dim=0).values
+        trim = len(ordered) // 1000
+        return ordered[trim], ordered[len(ordered) - 1 - trim]

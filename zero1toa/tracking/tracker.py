@@ -1,0 +1,108 @@
+"""One class behind which numbers and pictures of a run are kept: JSONL always, W&B where it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from zero1toa.config import TrackingConfig
+from zero1toa.symgen.progress import ProgressEvent
+from zero1toa.tracking.jsonl import JsonlLog
+from zero1toa.tracking.wandb_run import WandbRun
+
+_WANDB_EVERY = 5  # iterations between W&B records; the JSONL log has every one
+_WANDB_PREVIEW_EVERY = 5  # previews between uploaded previews
+
+
+class Tracker:
+    """Keeps everything a run says; a :class:`zero1toa.symgen.progress.Progress` and a context manager.
+
+    Nothing that goes wrong in W&B reaches the run.
+
+    Attributes:
+        wandb: the W&B run.
+        notices: every notice so far, in order.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrackingConfig,
+        name: str,
+        run_config: Mapping[str, Any],
+        report: Callable[[str], None] = lambda line: None,
+    ):
+        """Open the log and start W&B.
+
+        Args:
+            folder: the run's output folder; gets ``log.jsonl`` and ``wandb/``.
+            config: where numbers go.
+            name: avatar id.
+            run_config: configuration, kept with the run.
+            report: shows one line to the user.
+        """
+        self._log = JsonlLog(folder / "log.jsonl")
+        self.notices: list[str] = []
+        self._report = report
+        self._previews = 0
+        self.wandb = WandbRun(config, folder, name, run_config, self.notice)
+        self._log.write("run", {"name": name, "wandb": self.wandb.mode, "config": dict(run_config)})
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; the run counts as failed when an exception passes."""
+        if error is not None:
+            self._log.write("stopped", {"error": f"{type(error).__name__}: {error}"})
+        self.wandb.close(failed=error is not None)
+        self._log.close()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Keep one event."""
+        counts = {"requested": event.requested, "refined": event.refined, "gaussians": event.gaussians}
+        refused = {"superseded": event.superseded, "expired": event.expired, "failed": event.failed}
+        base = {"iteration": event.iteration, "stage": event.stage, "seconds": round(event.seconds, 3)}
+        if event.kind == "iteration":
+            losses = {name: float(f"{value:.6g}") for name, value in event.losses.items()}
+            self._log.write("iteration", {**base, "losses": losses, **counts})
+            if event.iteration % _WANDB_EVERY == 0:
+                train = {f"train/{key}": value for key, value in {**losses, **counts}.items()}
+                self.wandb.log({"iteration": event.iteration, **train})
+        elif event.kind == "answered":
+            timings = {phase: round(value, 4) for phase, value in event.timings.items()}
+            self._log.write("answered", {**base, "status": event.message, "timings": timings, **counts, **refused})
+            refine = {f"refine/{key}": value for key, value in {**timings, "refined": event.refined, **refused}.items()}
+            self.wandb.log({"iteration": event.iteration, **refine})
+        elif event.kind == "preview" and event.preview is not None:
+            if self._previews % _WANDB_PREVIEW_EVERY == 0:
+                self.wandb.picture("preview", event.preview)
+            self._previews += 1
+        elif event.kind == "notice":
+            self.notices.append(event.message)
+            self._log.write("notice", {**base, "message": event.message})
+        else:
+            timings = {phase: round(value, 4) for phase, value in event.timings.items()}
+            self._log.write(event.kind, {**base, "message": event.message, "timings": timings, **counts, **refused})
+
+    def notice(self, message: str) -> None:
+        """Keep and show one line about a fallback or a surprise."""
+        self.notices.append(message)
+        self._log.write("notice", {"message": message})
+        self._report(message)
+
+    def record(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Keep a record of another kind in the log."""
+        self._log.write(kind, values)
+
+    def results(self, metrics: Mapping[str, Any], picture: Path, video: Path) -> None:
+        """Keep the final figures, contact sheet and video."""
+        self._log.write("results", {"metrics": dict(metrics)})
+        self.wandb.summary(metrics)
+        self.wandb.picture("contact_sheet", picture)
+        self.wandb.video("preview_video", video)
