@@ -71,7 +71,7 @@ def paint_default(head: HeadModel, palette: Palette | None = None) -> Tensor:
     around = on_face & ~eyes
     for side in range(2):
         inner_to_outer = torch.stack([marks[list(pair)].mean(0) for pair in _BROWS[side]])
-        painter.line(inner_to_outer, 0.0034, 0.85 * hair + 0.15 * skin * 0.5, 0.9, around)
+        painter.line(inner_to_outer, 0.0024, 0.85 * hair + 0.15 * skin * 0.5, 0.85, around)
         painter.line(marks[list(_UPPER_LASH[side])], 0.0011, hair * 0.45, 0.95, around)
         painter.line(marks[list(_LOWER_LASH[side])], 0.0008, 0.5 * dark + 0.5 * hair, 0.6, around)
     _paint_eyes(painter, palette, marks)
