@@ -35,7 +35,7 @@ class ProgressEvent:
         stage: newest curriculum stage at this iteration.
         iteration: training iterations done, 0 to ``iterations``.
         iterations: training iterations in total.
-        losses: weighted loss terms of this iteration by name, ``total`` among them; empty for other kinds.
+        losses: unweighted loss terms of this iteration by name and the weighted ``total``; empty for other kinds.
         requested: refinement requests made since the avatar began.
         refined: clips refined and committed.
         superseded: refined clips refused because another commit came first.

@@ -190,6 +190,10 @@ class SymGENStore:
             ) from error
         return frames
 
+    def fetch(self, key: SampleKey, version: int) -> tuple[NDArray[np.uint8], int]:
+        """Pictures of a committed version, and how many of its frames were open; raises as :meth:`load`."""
+        return self.load(key, version), self.record(key, version).unlocked
+
     def prune(self, oldest: Mapping[SampleKey, int]) -> int:
         """Delete pictures that no checkpoint can ask for any more; the commit records stay.
 

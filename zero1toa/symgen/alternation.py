@@ -1,0 +1,148 @@
+"""The loop itself: train, ask for a refined clip, take it in (paper sec. 4.1). The same code runs with and without Ray.
+
+Who refines is behind :class:`~zero1toa.symgen.refinery.Refinery`. The serial refinery answers before ``submit``
+returns, which makes this the paper's loop; a distributed one answers later. At window 1 and slack 0 the trainer waits
+for every answer, so the order of everything that touches the avatar is the same in both, and so is the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from zero1toa.errors import BackboneError
+from zero1toa.media import write_png
+from zero1toa.symgen.folder import RunFolder
+from zero1toa.symgen.progress import EventKind, ProgressEvent
+from zero1toa.symgen.reconstruct import Reconstruction
+from zero1toa.symgen.refinery import Failure, Refinery
+from zero1toa.symgen.staleness import StalenessPolicy
+from zero1toa.types import Receipt
+
+MAX_FAILURES = 3
+"""Requests in a row that may be given up; after that the refiners are broken, and not one clip."""
+
+
+Emit = Callable[[ProgressEvent], None]
+
+
+def alternate(
+    trainer: Reconstruction,
+    refinery: Refinery,
+    policy: StalenessPolicy,
+    folder: RunFolder,
+    emit: Emit,
+    stopping: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Run a reconstruction to its end, or until it is stopped.
+
+    Checkpoints are written every ``loop.checkpoint_every`` iterations, at the end, and when stopped.
+
+    Args:
+        trainer: new or restored; its unanswered requests are submitted again.
+        refinery: refines and commits clips.
+        policy: when to submit and when to wait.
+        folder: where checkpoint and preview go.
+        emit: receives the events.
+        stopping: asked once per iteration; True ends the loop after a checkpoint.
+
+    Returns:
+        True when all iterations are done, False if it was stopped.
+
+    Raises:
+        BackboneError: if :data:`MAX_FAILURES` requests in a row were given up.
+    """
+    session = _Session(trainer, folder, emit)
+    session.say("started")
+    for note in trainer.notes:
+        session.say("notice", message=note)
+    failures = 0
+    refinery.observe(trainer.step_count, trainer.epoch)
+    for request in () if trainer.done else tuple(trainer.outstanding.values()):
+        refinery.submit(request)
+    while not trainer.done:
+        if stopping():
+            session.checkpoint(refinery)
+            return False
+        outstanding = trainer.outstanding
+        if policy.may_submit(trainer.step_count, trainer.submitted, len(outstanding)):
+            refinery.observe(trainer.step_count, trainer.epoch)
+            asked = trainer.request()
+            if asked is not None:
+                refinery.submit(asked)
+            continue
+        renders = [request.render_step for request in outstanding.values()]
+        ready = policy.may_train(trainer.step_count, trainer.submitted, renders)
+        if outstanding:
+            with trainer.timed("wait"):
+                answers = refinery.answers(wait=not ready)
+            for answer in answers:
+                failures = failures + 1 if isinstance(answer, Failure) else 0
+                session.take(answer)
+                if failures >= MAX_FAILURES and isinstance(answer, Failure):
+                    raise BackboneError(f"the last {failures} clips could not be refined: {answer.reason}")
+            if answers or not ready:
+                continue
+        session.iterate(refinery)
+    session.checkpoint(refinery)
+    return True
+
+
+class _Session:
+    """One call of the loop: events, previews, checkpoints."""
+
+    def __init__(self, trainer: Reconstruction, folder: RunFolder, emit: Emit) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        self.emit = emit
+        self.first = trainer.step_count
+        self.start = time.monotonic()
+
+    def say(self, kind: EventKind, **details: object) -> None:
+        trainer = self.trainer
+        done = trainer.step_count - self.first
+        passed = time.monotonic() - self.start
+        left = trainer.iterations - trainer.step_count
+        event = ProgressEvent(
+            kind=kind,
+            avatar=trainer.avatar_id,
+            stage=trainer.stage,
+            iteration=trainer.step_count,
+            iterations=trainer.iterations,
+            requested=trainer.requested,
+            refined=trainer.refined,
+            superseded=trainer.superseded,
+            expired=trainer.expired,
+            failed=trainer.failed,
+            gaussians=len(trainer.gaussians),
+            seconds=trainer.seconds,
+            eta=passed / done * left if done else None,
+        )
+        self.emit(dataclasses.replace(event, **details))  # type: ignore[arg-type]
+
+    def take(self, answer: Receipt | Failure) -> None:
+        if isinstance(answer, Failure):
+            note = self.trainer.give_up(answer.request_id, answer.reason)
+            self.say("notice", message=note)
+            return
+        self.trainer.accept(answer)
+        self.say("answered", message=f"{answer.key} {answer.status}", timings=answer.seconds)
+
+    def iterate(self, refinery: Refinery) -> None:
+        trainer, config = self.trainer, self.trainer.config.loop
+        losses = trainer.step()
+        if trainer.outstanding:
+            refinery.observe(trainer.step_count, trainer.epoch)
+        self.say("iteration", losses=losses)
+        if config.preview_every and (trainer.step_count % config.preview_every == 0 or trainer.done):
+            with trainer.timed("preview"):
+                write_png(self.folder.preview, trainer.preview())
+            self.say("preview", preview=self.folder.preview)
+        if trainer.step_count % config.checkpoint_every == 0 and not trainer.done:
+            self.checkpoint(refinery)
+
+    def checkpoint(self, refinery: Refinery) -> None:
+        self.trainer.checkpoint(self.folder.state)
+        refinery.settled(self.trainer.versions)
+        self.say("checkpoint")

@@ -1,0 +1,121 @@
+"""The folders of one avatar's generation, and whose they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zero1toa.config import Config, to_dict
+from zero1toa.errors import OutputError
+from zero1toa.symgen.store import write_atomically
+from zero1toa.types import Portrait
+
+# Sections that say where a run goes and how fast, not what comes out: a continued run may change them.
+_FREE = ("device", "tracking", "distributed", "loop.checkpoint_every", "loop.preview_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Where a generation keeps its work.
+
+    Attributes:
+        root: the output folder.
+        avatar: avatar id, made at the first start and kept when the folder moves.
+    """
+
+    root: Path
+    avatar: str
+
+    @property
+    def bundle(self) -> Path:
+        """The finished avatar."""
+        return self.root / "avatar"
+
+    @property
+    def dataset(self) -> Path:
+        """The SymGEN dataset store."""
+        return self.root / "dataset"
+
+    @property
+    def state(self) -> Path:
+        """The newest checkpoint."""
+        return self.root / "checkpoint" / "state.pt"
+
+    @property
+    def preview(self) -> Path:
+        """The newest preview picture."""
+        return self.root / "preview.png"
+
+
+def open_run(output: Path, portrait: Portrait, config: Config) -> RunFolder:
+    """Begin or continue a generation in a folder.
+
+    Args:
+        output: the output folder; it is made if it does not exist.
+        portrait: the portrait; a folder that belongs to another one is refused.
+        config: the configuration; a folder that was begun with other values is refused, except for values that do not
+            shape the avatar (device, tracking, distribution, how often to save).
+
+    Raises:
+        OutputError: if the folder cannot be written or belongs to another portrait or configuration.
+    """
+    path = output / "checkpoint" / "identity.json"
+    digest = portrait_digest(portrait)
+    settings = _flatten(to_dict(config))
+    if not path.exists():
+        avatar = f"{output.resolve().name}-{digest[:8]}"
+        about: dict[str, Any] = {"avatar": avatar, "portrait": digest, "config": settings}
+        try:
+            write_atomically(path, lambda file: file.write(json.dumps(about, indent=1).encode()))
+        except OSError as error:
+            raise OutputError(f"cannot write to {output}: {error.strerror}; choose another output folder") from error
+        return RunFolder(output, avatar)
+    try:
+        about = json.loads(path.read_text())
+        avatar, before, kept = str(about["avatar"]), about["portrait"], dict(about["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} cannot be read ({error}); choose another output folder, or remove it") from error
+    if before != digest:
+        raise OutputError(f"{output} belongs to another portrait; choose another output folder, or remove it")
+    changed = [key for key in sorted({**kept, **settings}) if kept.get(key) != settings.get(key)]
+    if changed:
+        shown = ", ".join(f"{key} was {kept.get(key)} and is {settings.get(key)}" for key in changed[:3])
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise OutputError(
+            f"{output} was begun with another configuration ({shown}{more}); use the same values to continue, or "
+            "choose another output folder"
+        )
+    return RunFolder(output, avatar)
+
+
+def portrait_digest(portrait: Portrait) -> str:
+    """Hash of what the generation takes from a portrait: picture, landmarks, camera and head."""
+    digest = hashlib.sha256()
+    arrays: list[NDArray[Any]] = [portrait.image, portrait.landmarks, portrait.viewmat, portrait.K]
+    for field in dataclasses.fields(portrait.params):
+        value = getattr(portrait.params, field.name)
+        if value is not None:
+            arrays.append(value.detach().cpu().numpy())
+    for array in arrays:
+        digest.update(str((array.shape, str(array.dtype))).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if any(key == free or key.startswith(f"{free}.") for free in _FREE):
+            continue
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{key}."))
+        else:
+            flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,95 @@
+"""Posed heads of all clips, computed once: the identity is not optimised, so a clip's vertices never change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zero1toa.avatar.gaussians import GaussianAvatar
+from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.types import ClipSpec, SampleKey
+
+
+class PosedClips:
+    """Renders frames of clips.
+
+    Args:
+        head: the head model, on the device to render on.
+        identity: shape and offset of the avatar, no batch dimension, on the same device.
+        clips: specifications, fully open.
+        background: sRGB colour behind the head.
+        backend: rasteriser, as ``RenderConfig.backend``.
+    """
+
+    def __init__(
+        self,
+        head: HeadModel,
+        identity: HeadParams,
+        clips: Iterable[ClipSpec],
+        background: Sequence[float],
+        backend: str,
+    ) -> None:
+        self.head = head
+        self.identity = identity
+        self.clips = {spec.key: spec for spec in clips}
+        self.background = tuple(background)
+        self.backend = backend
+        self._device = head.faces.device
+        self._vertices: dict[SampleKey, Tensor] = {}
+
+    def vertices(self, key: SampleKey) -> Tensor:
+        """Posed vertices ``[T, V, 3]`` in metres, or ``[1, V, 3]`` for a clip whose expression is fixed."""
+        if key not in self._vertices:
+            spec = self.clips[key]
+            poses = {name: getattr(spec, name) for name in ("expression", "jaw", "neck", "eyes", "lids")}
+            if all((value == value[:1]).all() for value in poses.values()):
+                poses = {name: value[:1] for name, value in poses.items()}
+            tensors = {name: torch.from_numpy(np.array(value)).to(self._device) for name, value in poses.items()}
+            with torch.no_grad():
+                self._vertices[key] = self.head.vertices(self.identity.replace(**tensors))
+        return self._vertices[key]
+
+    def cameras(self, key: SampleKey, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """World-to-camera ``[F, 4, 4]`` and intrinsics ``[F, 3, 3]`` of some frames of a clip."""
+        spec, rows = self.clips[key], list(frames)
+        return (
+            torch.from_numpy(spec.viewmats[rows]).to(self._device),
+            torch.from_numpy(spec.Ks[rows]).to(self._device),
+        )
+
+    def render(
+        self, avatar: GaussianAvatar, key: SampleKey, frames: Sequence[int]
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Pictures of some frames of a clip.
+
+        Args:
+            avatar: the Gaussians.
+            key: the clip.
+            frames: indices into the fully open clip, F of them.
+
+        Returns:
+            Pictures ``[F, H, W, 3]`` and alphas ``[F, H, W, 1]`` in [0, 1], and the rasteriser's dictionary.
+        """
+        viewmats, Ks = self.cameras(key, frames)
+        vertices = self.vertices(key)
+        if len(vertices) == 1:  # one set of Gaussians, F cameras
+            viewmats, Ks = viewmats[None], Ks[None]
+        else:  # F sets of Gaussians, one camera each
+            vertices, viewmats, Ks = vertices[list(frames)], viewmats[:, None], Ks[:, None]
+        pictures, alphas, meta = avatar.render(
+            vertices, viewmats, Ks, self.clips[key].size, self.background, self.backend
+        )
+        return pictures.flatten(0, 1), alphas.flatten(0, 1), meta
+
+    @torch.no_grad()
+    def pictures(self, avatar: GaussianAvatar, key: SampleKey, frames: Sequence[int], batch: int) -> Tensor:
+        """Pictures ``[F, H, W, 3]`` uint8 of some frames, rendered ``batch`` at a time without gradients."""
+        parts = []
+        for start in range(0, len(frames), batch):
+            picture, _, _ = self.render(avatar, key, frames[start : start + batch])
+            parts.append((picture.clamp(0, 1) * 255).round().to(torch.uint8))
+        return torch.cat(parts)

@@ -1,0 +1,149 @@
+"""Refinement of one clip: encode, invert, denoise under its landmarks, decode (paper sec. 4.1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zero1toa.config import Config, DiffusionConfig
+from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
+from zero1toa.diffusion.sampling import refine_latents
+from zero1toa.errors import ConfigError
+from zero1toa.symgen.store import Reference
+from zero1toa.types import LandmarkTrack, RefineRequest
+
+
+def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
+    """Load the configured backbone and check that it takes the configured clips.
+
+    Raises:
+        ConfigError: for an unknown backbone, or clips longer than it takes.
+        AssetError: if its weights are not installed.
+    """
+    from zero1toa.diffusion.registry import load_backbone
+
+    backbone = load_backbone(config.diffusion.backbone, device, config.diffusion.dtype)
+    if config.curriculum.frames > backbone.spec.max_frames:
+        raise ConfigError(
+            f"curriculum.frames={config.curriculum.frames}, but the backbone '{backbone.spec.name}' takes clips of at "
+            f"most {backbone.spec.max_frames} frames"
+        )
+    return backbone
+
+
+def composite(image: NDArray[np.uint8], background: Sequence[float], size: int) -> tuple[Tensor, Tensor]:
+    """Put a straight-alpha picture on the background and bring it to another size.
+
+    Args:
+        image: ``[H, W, 4]`` uint8.
+        background: sRGB colour in [0, 1].
+        size: side of the result in pixels.
+
+    Returns:
+        Picture ``[size, size, 3]`` and matte ``[size, size, 1]``, float32 in [0, 1] on CPU.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
+    alpha = pixels[..., 3:]
+    over = pixels[..., :3] * alpha + torch.tensor(list(background), dtype=torch.float32) * (1 - alpha)
+    resized = resize(torch.cat([over, alpha], -1)[None, None], size)[0, 0].clamp(0, 1)
+    return resized[..., :3].contiguous(), resized[..., 3:].contiguous()
+
+
+@torch.no_grad()
+def prepare_reference(reference: Reference, backbone: VideoBackbone, background: Sequence[float]) -> ReferenceState:
+    """Reference features of the portrait, computed once per avatar.
+
+    Args:
+        reference: the portrait with its landmarks.
+        backbone: the diffusion model.
+        background: colour that all clips have, so that the reference has it too.
+    """
+    size = backbone.spec.size
+    picture, _ = composite(reference.image, background, size)
+    points = reference.landmarks[None, :, :2] / np.array([reference.image.shape[1], reference.image.shape[0]])
+    track = LandmarkTrack(points.astype(np.float32), np.ones(1, bool), np.zeros(1, bool))
+    control = _to_tensor(backbone.draw_control(track, size), backbone.device)
+    return backbone.prepare_reference(picture[None].to(backbone.device), control)
+
+
+@torch.no_grad()
+def refine(
+    request: RefineRequest, backbone: VideoBackbone, reference: ReferenceState, config: DiffusionConfig
+) -> tuple[NDArray[np.uint8], dict[str, float]]:
+    """Refine one clip.
+
+    With ``config.keep_detail`` the result is the render plus the change that the denoiser made, measured between two
+    decoded pictures: ``render + up(decode(refined) - decode(encoded))``. What the autoencoder loses is lost in
+    both and cancels, and what the render has above the backbone's resolution stays; without it every round through
+    the autoencoder blurs the dataset, and the avatar after it. DDIM without noise (eta 0) is deterministic, so the
+    result does not depend on the worker.
+
+    Args:
+        request: render ``[T, H, W, 3]`` uint8 and its landmarks.
+        backbone: the diffusion model.
+        reference: :func:`prepare_reference` of the same avatar.
+        config: steps, guidance, strength, ``keep_detail``.
+
+    Returns:
+        Refined pictures, shaped as the render, and seconds by phase: ``encode``, ``denoise`` (inversion and guided
+        denoising), ``decode``.
+    """
+    size, device = backbone.spec.size, backbone.device
+    render = _to_tensor(request.frames, device)[None]
+    side = render.shape[2]
+    seconds: dict[str, float] = {}
+    with _timed("encode", seconds, device):
+        latents = backbone.encode(resize(render, size).clamp(0, 1))
+        maps = _to_tensor(backbone.draw_control(request.landmarks, size), device)[None]
+        control = backbone.prepare_control(maps, latents if backbone.spec.uses_source else None)
+    with _timed("denoise", seconds, device):
+        refined = refine_latents(
+            backbone,
+            latents,
+            reference,
+            control,
+            steps=config.steps,
+            strength=config.strength,
+            guidance=config.guidance,
+            inversion_guidance=config.inversion_guidance,
+            fixed_point_iterations=config.fixed_point_iterations,
+        )
+    with _timed("decode", seconds, device):
+        pictures = backbone.decode(refined).float()
+        if config.keep_detail:
+            pictures = render + resize(pictures - backbone.decode(latents.float()).float(), side)
+        else:
+            pictures = resize(pictures, side)
+        frames = (pictures[0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return frames, seconds
+
+
+def resize(frames: Tensor, size: int) -> Tensor:
+    """Bring ``[B, T, H, W, C]`` to ``[B, T, size, size, C]``: antialiased bicubic, which may overshoot slightly."""
+    if frames.shape[2] == size and frames.shape[3] == size:
+        return frames
+    batch, count = frames.shape[:2]
+    planes = frames.flatten(0, 1).permute(0, 3, 1, 2)
+    out = F.interpolate(planes, (size, size), mode="bicubic", align_corners=False, antialias=True)
+    return out.permute(0, 2, 3, 1).unflatten(0, (batch, count)).contiguous()
+
+
+def _to_tensor(frames: NDArray[np.uint8], device: torch.device) -> Tensor:
+    # A copy, because frames that come from another process are read-only.
+    return torch.from_numpy(np.array(frames)).to(device).float() / 255
+
+
+@contextmanager
+def _timed(phase: str, seconds: dict[str, float], device: torch.device) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds[phase] = time.perf_counter() - start

@@ -1,0 +1,154 @@
+"""Who refines: the interface between the loop and its refiners, one refiner, and the refinery of a single process."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zero1toa.config import Config
+from zero1toa.diffusion.protocol import ReferenceState
+from zero1toa.errors import ZeroOneError
+from zero1toa.symgen.admission import admit
+from zero1toa.symgen.refine import load_refiner, prepare_reference, refine
+from zero1toa.symgen.staleness import StalenessPolicy
+from zero1toa.symgen.store import Reference, SymGENStore
+from zero1toa.types import Receipt, RefineRequest, SampleKey
+
+MAX_ATTEMPTS = 3
+"""Times a clip is tried before it is given up."""
+
+_REFERENCES = 8  # avatars whose reference features a refiner keeps
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A request that was given up.
+
+    Attributes:
+        request_id: the request.
+        reason: what its attempts failed with.
+    """
+
+    request_id: str
+    reason: str
+
+
+class Refinery(Protocol):
+    """Refines clips and commits them to the dataset."""
+
+    def submit(self, request: RefineRequest) -> None:
+        """Take a request; it is answered exactly once, later or at once."""
+        ...
+
+    def answers(self, *, wait: bool) -> list[Receipt | Failure]:
+        """New answers; with ``wait`` at least one, unless the generation is being stopped."""
+        ...
+
+    def observe(self, step: int, epoch: int) -> None:
+        """Learn how far training is, to judge the age of what comes in."""
+        ...
+
+    def settled(self, versions: Mapping[SampleKey, int]) -> None:
+        """Learn that a checkpoint is on disk that trains on these versions; older ones are not needed any more."""
+        ...
+
+
+class Refiner:
+    """A backbone and the reference features of the avatars it serves.
+
+    With ``diffusion.enabled`` off it has no backbone and answers with the render itself.
+
+    Args:
+        config: the run's configuration.
+        device: where the backbone goes.
+
+    Raises:
+        ConfigError: for an unknown backbone, or clips longer than it takes.
+        AssetError: if its weights are not installed.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self._config = config.diffusion
+        self._background = config.render.background
+        self._backbone = load_refiner(config, device) if config.diffusion.enabled else None
+        self._states: OrderedDict[str, ReferenceState] = OrderedDict()
+
+    def __call__(
+        self, request: RefineRequest, reference: Callable[[], Reference]
+    ) -> tuple[NDArray[np.uint8], dict[str, float]]:
+        """Refine a clip.
+
+        Args:
+            request: render and landmarks.
+            reference: gives the avatar's portrait; called once per avatar.
+
+        Returns:
+            Refined pictures, shaped as the render, and seconds by phase.
+        """
+        if self._backbone is None:
+            return request.frames, {}
+        start = time.perf_counter()
+        if request.avatar not in self._states:
+            self._states[request.avatar] = prepare_reference(reference(), self._backbone, self._background)
+            if len(self._states) > _REFERENCES:
+                self._states.popitem(last=False)
+        self._states.move_to_end(request.avatar)
+        prepared = time.perf_counter() - start
+        frames, seconds = refine(request, self._backbone, self._states[request.avatar], self._config)
+        return frames, {**seconds, "encode": seconds["encode"] + prepared}
+
+
+class SerialRefinery:
+    """Refines in the caller's thread: every request is answered before ``submit`` returns.
+
+    Args:
+        store: the avatar's dataset.
+        policy: bounds on staleness.
+        refiner: does the work.
+    """
+
+    def __init__(self, store: SymGENStore, policy: StalenessPolicy, refiner: Refiner) -> None:
+        self._store = store
+        self._policy = policy
+        self._refiner = refiner
+        self._answers: list[Receipt | Failure] = []
+        self._step = self._epoch = 0
+
+    def submit(self, request: RefineRequest) -> None:
+        """Refine and commit, unless a run that was interrupted has committed this request already."""
+        if self._store.find(request.request_id) is not None:
+            self._answers.append(self._store.commit(request, request.frames, {}))
+            return
+        reasons: list[str] = []
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                frames, seconds = self._refiner(request, self._store.reference)
+            except ZeroOneError as error:
+                if not error.retryable:
+                    raise
+                reasons.append(str(error))
+                continue
+            receipt = admit(self._store, self._policy, request, frames, seconds, step=self._step, epoch=self._epoch)
+            self._answers.append(receipt)
+            return
+        self._answers.append(Failure(request.request_id, "; ".join(dict.fromkeys(reasons))))
+
+    def answers(self, *, wait: bool) -> list[Receipt | Failure]:
+        """What ``submit`` has answered since the last call."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def observe(self, step: int, epoch: int) -> None:
+        """Remember how far training is."""
+        self._step, self._epoch = step, epoch
+
+    def settled(self, versions: Mapping[SampleKey, int]) -> None:
+        """Delete the pictures that no checkpoint needs."""
+        self._store.prune(versions)
