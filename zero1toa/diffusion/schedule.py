@@ -148,10 +148,6 @@ class NoiseSchedule:
         ratio = target.alpha / source.alpha
         return (latents - (target.sigma - ratio * source.sigma) * output) / ratio
 
-    def velocity(self, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Training target ``v = alpha * noise - sigma * clean``; ``alpha`` and ``sigma`` broadcast."""
-        return alpha * noise - sigma * clean
-
     def tables(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """``alphas`` and ``sigmas`` as float32 tensors ``[N]`` on ``device``, for training."""
         return (

@@ -1,0 +1,238 @@
+"""The embedded video diffusion backbone: small, landmark-guided, reference-conditioned, its weights in the package.
+
+It is of the same family as the public portrait animators (mutual self-attention with a reference, motion attention,
+landmark guider, v-prediction with zero terminal SNR), trained by ``python -m zero1toa.diffusion.training`` on synthetic
+heads alone. Unlike them it is trained to *repair*: half of its training noises degraded renders and asks for the clean
+clip, and it may look at the latents of the clip that is being refined.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zero1toa.diffusion.autoencoder import STRIDE, Autoencoder, AutoencoderConfig
+from zero1toa.diffusion.landmark_map import draw_control
+from zero1toa.diffusion.protocol import BackboneSpec
+from zero1toa.diffusion.unet import CompactUNet, ReferenceBank, UNetConfig
+from zero1toa.errors import AssetError
+from zero1toa.types import LandmarkTrack
+
+WEIGHTS = Path(__file__).parent / "weights" / "compact.safetensors"
+FORMAT = "zero1toa-compact-1"
+
+COMPACT_SPEC = BackboneSpec(
+    name="compact",
+    size=128,
+    max_frames=32,
+    latent_channels=AutoencoderConfig().latent_channels,
+    latent_stride=STRIDE,
+    scheduler={
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "linear",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "prediction_type": "v_prediction",
+        "clip_sample": False,
+    },
+    steps=10,
+    guidance=1.5,
+    uses_source=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactControl:
+    """Landmark features ``[B, T, C, h, w]``, and latents with flag ``[B, T, 5, h, w]`` of the clip being refined."""
+
+    features: Tensor
+    source: Tensor | None
+
+
+class CompactModel(nn.Module):
+    """Autoencoder and UNet: everything that is trained and stored."""
+
+    def __init__(self, autoencoder: AutoencoderConfig | None = None, unet: UNetConfig | None = None) -> None:
+        super().__init__()
+        self.autoencoder = Autoencoder(autoencoder or AutoencoderConfig())
+        self.unet = CompactUNet(unet or UNetConfig())
+
+    def metadata(self) -> dict[str, str]:
+        """What a weights file says about itself."""
+        sizes = {
+            "autoencoder": dataclasses.asdict(self.autoencoder.config),
+            "unet": dataclasses.asdict(self.unet.config),
+        }
+        return {"format": FORMAT, "config": json.dumps(sizes)}
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, str]) -> CompactModel:
+        """The untrained network that a weights file describes."""
+        sizes = json.loads(metadata["config"])
+        plain: dict[str, dict[str, Any]] = {
+            part: {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+            for part, fields in sizes.items()
+        }
+        return CompactModel(AutoencoderConfig(**plain["autoencoder"]), UNetConfig(**plain["unet"]))
+
+
+def save_weights(model: CompactModel, path: Path, extra: Mapping[str, str] | None = None) -> None:
+    """Write half-precision weights with the sizes in the file's metadata; the file appears whole or not at all.
+
+    Args:
+        model: the trained network.
+        path: the ``.safetensors`` file.
+        extra: more metadata, such as how it was trained.
+    """
+    from safetensors.torch import save_file
+
+    buffers = {name for name, _ in model.named_buffers()}  # latent statistics: eight numbers, kept exact
+    state = {
+        name: (value.float() if name in buffers else value.half()).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, temporary, {**model.metadata(), **(extra or {})})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_weights(path: Path = WEIGHTS) -> CompactModel:
+    """Load a weights file, in float32 on the CPU.
+
+    Raises:
+        AssetError: if the file is missing, damaged, or not one of this backbone.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise AssetError(
+            f"the compact backbone's weights {path} are missing; reinstall zero1toa, "
+            "or make them with 'python -m zero1toa.diffusion.training' on a GPU"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118, not a mapping
+    except (SafetensorError, OSError) as error:
+        raise AssetError(f"{path} is damaged ({error}); install it again") from error
+    if metadata.get("format") != FORMAT:
+        raise AssetError(f"{path} holds '{metadata.get('format')}' weights, not '{FORMAT}'; install the matching file")
+    model = CompactModel.from_metadata(metadata)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise AssetError(f"{path} does not fit the network it describes: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def channels_last(model: CompactModel) -> CompactModel:
+    """The model with its weights laid out channels last, which halves the time of a forward pass on a CPU."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+class CompactBackbone:
+    """The compact network as a :class:`zero1toa.diffusion.protocol.VideoBackbone`."""
+
+    def __init__(
+        self, model: CompactModel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.spec = COMPACT_SPEC
+        self._device = torch.device(device)
+        self._dtype = dtype
+        model = channels_last(model.to(self._device)).eval().requires_grad_(False)
+        statistics = model.autoencoder.mean.clone(), model.autoencoder.std.clone()
+        model.to(dtype)
+        model.autoencoder.mean, model.autoencoder.std = statistics
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._device
+
+    def draw_control(self, landmarks: LandmarkTrack, size: int) -> NDArray[np.uint8]:
+        """Landmark maps ``[T, size, size, 3]`` uint8; see :mod:`zero1toa.diffusion.landmark_map`."""
+        return draw_control(landmarks, size)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames ``[B, T, H, W, 3]`` in [0, 1], sides divisible by 16, to latents ``[B, T, 4, H/4, W/4]`` float32."""
+        return self.model.autoencoder.encode(self._pixels(frames)).float().unflatten(0, frames.shape[:2])
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to frames ``[B, T, H, W, 3]`` float32 in [0, 1]."""
+        autoencoder = self.model.autoencoder
+        images = autoencoder.decode(latents.to(self._device, self._dtype).flatten(0, 1))
+        return images.float().permute(0, 2, 3, 1).unflatten(0, latents.shape[:2])
+
+    @torch.no_grad()
+    def prepare_reference(self, image: Tensor, control: Tensor) -> ReferenceBank:
+        """Keys and values of reference portraits ``[B, H, W, 3]`` with landmark maps of the same shape."""
+        latents = self.model.autoencoder.encode(self._pixels(image[:, None])).to(self._dtype)
+        return self.model.unet.reference(latents, self._pixels(control[:, None]))
+
+    @torch.no_grad()
+    def prepare_control(self, maps: Tensor, source: Tensor | None = None) -> CompactControl:
+        """Landmark features of maps ``[B, T, H, W, 3]``, with the latents of the clip being refined if given."""
+        features = self.model.unet.guide(self._pixels(maps).unflatten(0, maps.shape[:2]))
+        if source is not None:
+            source = torch.cat([source, torch.ones_like(source[:, :, :1])], 2).to(self._device, self._dtype)
+        return CompactControl(features, source)
+
+    def predict(
+        self, latents: Tensor, timestep: int, reference: ReferenceBank, control: CompactControl, *, conditional: bool
+    ) -> Tensor:
+        """The network's v, float32; without ``conditional`` it sees landmarks and source but no reference."""
+        return self._run(latents, timestep, reference, control, len(latents) if conditional else 0)
+
+    def predict_guided(
+        self, latents: Tensor, timestep: int, reference: ReferenceBank, control: CompactControl, guidance: float
+    ) -> Tensor:
+        """``uncond + guidance * (cond - uncond)`` in one pass; the null branch drops only the reference."""
+        source = None if control.source is None else torch.cat([control.source] * 2)
+        both = CompactControl(torch.cat([control.features] * 2), source)
+        output = self._run(torch.cat([latents] * 2), timestep, reference, both, len(latents))
+        conditional, null = output.chunk(2)
+        return null + guidance * (conditional - null)
+
+    @torch.no_grad()
+    def _run(
+        self, latents: Tensor, timestep: int, bank: ReferenceBank, control: CompactControl, with_reference: int
+    ) -> Tensor:
+        timesteps = torch.full((len(latents),), timestep, device=self._device)
+        positions = torch.arange(latents.shape[1], device=self._device)
+        x = latents.to(self._device, self._dtype)
+        unet = self.model.unet
+        return unet(x, timesteps, positions, control.features, bank, with_reference, control.source).float()
+
+    def _pixels(self, frames: Tensor) -> Tensor:
+        """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]`` in the network's type, laid out channels last."""
+        height, width = frames.shape[-3:-1]
+        if height % 16 or width % 16:
+            raise ValueError(f"frame sides must be divisible by 16, not {height} x {width}")
+        return frames.flatten(0, 1).to(self._device, self._dtype).permute(0, 3, 1, 2)
+
+
+def load(device: torch.device, dtype: torch.dtype) -> CompactBackbone:
+    """Registry loader.
+
+    Raises:
+        AssetError: if the weights file is missing or damaged.
+    """
+    return CompactBackbone(read_weights(), device, dtype)

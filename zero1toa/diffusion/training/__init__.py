@@ -1,0 +1,1 @@
+"""Training of the compact backbone: ``python -m zero1toa.diffusion.training``; see ``docs/compact_backbone.md``."""
