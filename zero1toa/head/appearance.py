@@ -62,7 +62,7 @@ def paint_default(head: HeadModel, palette: Palette | None = None) -> Tensor:
     on_face = painter.vertices("face")
     for cheek in _CHEEKS:
         painter.blob(marks[cheek], 0.016, skin * torch.tensor([1.06, 0.86, 0.84], device=rest.device), 0.45, on_face)
-    painter.fill("scalp", hair)
+    painter.fill_softly("scalp", hair)
     painter.fill("lips", torch.tensor(palette.lips, device=rest.device))
     for nostril in _NOSTRILS:
         painter.blob(marks[nostril] + _offset(rest, 0, 0.0005, 0.0), 0.0028, dark * 0.6, 0.75, on_face)
@@ -112,6 +112,15 @@ class _Painter:
 
     def fill(self, region: str, color: Tensor, inside: bool = False) -> None:
         self.mix(self.vertices(region, inside), color, 1.0)
+
+    def fill_softly(self, region: str, color: Tensor) -> None:
+        """Weigh each vertex by the share of its faces that lie in the region, so that the border is not jagged."""
+        faces = self.head.faces.flatten()
+        inside = self.head.regions[region].repeat_interleave(3).to(self.rest.dtype)
+        count, total = torch.zeros(2, len(self.rest), dtype=self.rest.dtype, device=self.rest.device)
+        total.index_add_(0, faces, torch.ones_like(inside))
+        count.index_add_(0, faces, inside)
+        self._blend(count / total.clamp(min=1), color)
 
     def mix(self, mask: Tensor, color: Tensor, amount: float) -> None:
         self.colors = torch.where(mask[:, None], (1 - amount) * self.colors + amount * color, self.colors)

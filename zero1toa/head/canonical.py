@@ -29,6 +29,8 @@ JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
 PARENTS = (-1, 0, 1, 1, 1)
 #: Where the closed lids meet, from the open upper edge (0) to the open lower edge (1).
 MEETING_LINE = 0.8
+#: Lids further than this (metres) from touching the eyeball close in front of it.
+CORNER_RELIEF = 0.0012
 #: Gaze angles in radians of the eyeLook shapes at 1.
 GAZE = {"In": 0.52, "Out": 0.52, "Up": 0.40, "Down": 0.50}
 #: How much of a closure and of a widening go with looking down and up, as the lids follow the gaze.
@@ -197,7 +199,9 @@ class CanonicalHead:
             edge = rest[..., self._lid_edges[side], :]
             upper, lower = (edge - centre).unflatten(-2, (2, -1)).unbind(-3)
             middle = (1 - MEETING_LINE) * _unit(upper) + MEETING_LINE * _unit(lower)
-            meeting = centre + radius * _unit(middle)
+            # Towards the corners the lids leave the eyeball; there they meet where they are, a little nearer to it.
+            reach = 0.5 * (upper.norm(dim=-1, keepdim=True) + lower.norm(dim=-1, keepdim=True)) - CORNER_RELIEF
+            meeting = centre + reach.clamp(min=radius) * _unit(middle)
             travel = torch.cat([meeting, meeting], dim=-2) - edge
             closure = lids[..., side, None, None].clamp(0, 1)
             moving = rest[..., self._lid_vertices[side], :]
