@@ -28,7 +28,7 @@ class SyntheticClips:
         seed: mixes into every draw: two seeds share no identities. Train below :data:`HELD_OUT_SEED`, test from it on.
         device: where clips are made and returned.
         detail: rows added to the Gaussians' lattice; 0 suits 128 pixels, 1 suits 256.
-        chunk: pictures drawn at once; bounds the memory.
+        chunk: pictures drawn at once, which bounds the memory; 0 takes 128 on CUDA and 16 elsewhere.
         blobs: damage by random blobs of colour, a kind that training clips never have, to test generalisation.
 
     Example:
@@ -41,12 +41,12 @@ class SyntheticClips:
     """
 
     def __init__(
-        self, head: HeadModel, seed: int = 0, device: torch.device | str = "cpu", detail: int = 0, chunk: int = 64,
+        self, head: HeadModel, seed: int = 0, device: torch.device | str = "cpu", detail: int = 0, chunk: int = 0,
         blobs: bool = False,
     ) -> None:  # fmt: skip
         self.device = torch.device(device)
         self.seed = seed
-        self.chunk = chunk
+        self.chunk = chunk or (128 if self.device.type == "cuda" else 16)
         self.blobs = blobs
         with torch.no_grad():
             self.template = Template(head.to(self.device), detail)

@@ -73,7 +73,7 @@ class Degrader:
         count = colours.shape[1]
         skin = len(self.template.surface)
         opacity = self._opacity(count, severity, draw, batch)
-        strands = draw.chance(0.85, batch, 1) * (1.0 - s * draw.uniform(0.0, 0.8, batch, 1))
+        strands = draw.chance(0.93, batch, 1) * (1.0 - s * draw.uniform(0.0, 0.8, batch, 1))
         opacity[:, skin:] *= strands * subjects.strands.opacity.flatten(1)
         spread = draw.uniform(0.0, 0.45, batch, 1) * s * draw.normal(batch, count)
         size = torch.exp(spread + draw.uniform(-0.35, 0.5, batch, 1) * s)
@@ -108,7 +108,7 @@ class Degrader:
         self, subjects: SyntheticSubjects, posed: Tensor, portrait: Tensor, alpha: Tensor, viewmats: Tensor, Ks: Tensor,
         severity: Tensor, draw: Draw, truth: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Colours ``[B, N', 3]`` from the portrait where it shows the Gaussian, and one of several guesses elsewhere."""
+        """Colours ``[B, N', 3]`` from the portrait where it shows the Gaussian, and a guess elsewhere."""
         template, batch, size = self.template, len(subjects), portrait.shape[1]
         surface, regions = template.surface, template.surface.regions
         points = surface.place(posed)

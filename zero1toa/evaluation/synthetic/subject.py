@@ -174,9 +174,12 @@ class SyntheticSubjects:
         return self.template.head.vertices(self.template.head.arkit(arkit, each))
 
     def landmarks(self, vertices: Tensor) -> Tensor:
-        """MediaPipe's landmarks ``[..., 478, 3]`` on posed vertices ``[..., V, 3]``, hair lift excluded."""
-        head = self.template.head
-        return head.landmarks.positions(vertices, head.faces)
+        """MediaPipe's landmarks ``[B, T, 478, 3]`` on posed vertices ``[B, T, V, 3]``: the skin's, under hair and beard."""
+        head, offset = self.template.head, self.identity.offset
+        assert offset is not None
+        lift = head.landmarks.positions(offset, head.faces)[:, None]
+        turn = self.template.skull_rotation(self.rest[:, None], vertices)
+        return head.landmarks.positions(vertices, head.faces) - lift @ turn.transpose(-1, -2)
 
     def splats(self, vertices: Tensor, owner: Tensor, cameras: Tensor) -> Splats:
         """The Gaussians of M pictures, lit.
