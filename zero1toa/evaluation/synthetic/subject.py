@@ -174,7 +174,7 @@ class SyntheticSubjects:
         return self.template.head.vertices(self.template.head.arkit(arkit, each))
 
     def landmarks(self, vertices: Tensor) -> Tensor:
-        """MediaPipe's landmarks ``[B, T, 478, 3]`` on posed vertices ``[B, T, V, 3]``: the skin's, under hair and beard."""
+        """MediaPipe's landmarks ``[B, T, 478, 3]`` of posed vertices ``[B, T, V, 3]``: on the skin, under the hair."""
         head, offset = self.template.head, self.identity.offset
         assert offset is not None
         lift = head.landmarks.positions(offset, head.faces)[:, None]
