@@ -37,6 +37,7 @@ def test_commit_load_and_rebuild(tmp_path):
     for opened in (store, SymGENStore(tmp_path, "ada")):
         assert (opened.load(KEY, 1) == 7).all()
         assert (opened.load(KEY, 2) == 9).all()
+        assert (opened.load_render(KEY, 2) == request().frames).all()
         assert (opened.version(KEY), opened.sequence) == (2, 2)
         assert opened.record(KEY, 1).seconds == {"denoise": 1.5}
         assert opened.record(KEY, 2).render_step == 30

@@ -137,8 +137,9 @@ class SymGENStore:
             unlocked=request.unlocked,
             seconds={name: round(float(value), 6) for name, value in seconds.items()},
         )
+        pictures = {"frames": frames, "render": request.frames}
         with self._explained():
-            write_atomically(self._object(record.key, record.version), lambda f: np.savez_compressed(f, frames=frames))
+            write_atomically(self._object(record.key, record.version), lambda f: np.savez_compressed(f, **pictures))
             text = json.dumps(dataclasses.asdict(record), indent=1)
             write_atomically(self._commit(record.sequence), lambda f: f.write(text.encode()))
         self._index(record)
@@ -179,16 +180,27 @@ class SymGENStore:
         Raises:
             StoreError: if the version does not exist, was pruned, or cannot be read.
         """
+        return self._pictures(key, version, "frames")
+
+    def load_render(self, key: SampleKey, version: int) -> NDArray[np.uint8]:
+        """The render ``[T, H, W, 3]`` uint8 that refinement turned into a committed version, to show what it did.
+
+        Raises:
+            StoreError: if the version does not exist, was pruned, or cannot be read.
+        """
+        return self._pictures(key, version, "render")
+
+    def _pictures(self, key: SampleKey, version: int, name: str) -> NDArray[np.uint8]:
         self.record(key, version)
         path = self._object(key, version)
         try:
             with np.load(path) as archive:
-                frames: NDArray[np.uint8] = archive["frames"]
+                pictures: NDArray[np.uint8] = archive[name]
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise StoreError(
                 f"{path} is missing or damaged ({error}); delete the output folder to begin anew"
             ) from error
-        return frames
+        return pictures
 
     def fetch(self, key: SampleKey, version: int) -> tuple[NDArray[np.uint8], int]:
         """Pictures of a committed version, and how many of its frames were open; raises as :meth:`load`."""
