@@ -45,34 +45,26 @@ class _Project(torch.autograd.Function):
         depths = np.zeros((frames, count), np.float32)
         conics = np.zeros((frames, count, 3), np.float32)
         compensations = np.zeros((frames, count) if antialiased else (1, 1), np.float32)
+        splat_opacities = np.zeros((frames, count), np.float32)
         extents = np.zeros((frames, count), np.float32)
         chunks = 4 * _chunks(frames)
-        outputs = (radii, means2d, depths, conics, compensations, extents)
+        outputs = (radii, means2d, depths, conics, compensations, splat_opacities, extents)
         run_parallel(
             projection.project_forward, frames * chunks, chunks, *inputs, viewmats, Ks, options, antialiased, *outputs
         )
-        ctx.inputs = (*inputs[:3], viewmats, Ks, options, antialiased, radii, conics, compensations)
-        tensors = tuple(torch.from_numpy(v) for v in outputs)
-        ctx.mark_non_differentiable(tensors[0], tensors[2], tensors[5])
-        return tensors
+        ctx.inputs = (*inputs, viewmats, Ks, options, antialiased, radii, conics, compensations)
+        radii_, means2d_, depths_, conics_, _, opacities_, extents_ = (torch.from_numpy(v) for v in outputs)
+        ctx.mark_non_differentiable(radii_, depths_, extents_)
+        return radii_, means2d_, depths_, conics_, opacities_, extents_
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        means, quats, scales = ctx.inputs[:3]
-        v_means2d, v_conics, v_compensations = (_array(gradients[i]) for i in (1, 3, 4))
-        outputs = tuple(np.empty_like(v) for v in (means, quats, scales))
-        chunks = 4 * _chunks(means.shape[0])
-        run_parallel(
-            projection.project_backward,
-            means.shape[0] * chunks,
-            chunks,
-            *ctx.inputs,
-            v_means2d,
-            v_conics,
-            v_compensations,
-            *outputs,
-        )
-        return (*(torch.from_numpy(v) for v in outputs), None, None, None, None, None)
+        splats = (_array(gradients[i]) for i in (1, 3, 4))
+        outputs = tuple(np.empty_like(v) for v in ctx.inputs[:4])
+        sets = outputs[0].shape[0]
+        chunks = 4 * _chunks(sets)
+        run_parallel(projection.project_backward, sets * chunks, chunks, *ctx.inputs, *splats, *outputs)
+        return (*(torch.from_numpy(v) for v in outputs), None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -141,11 +133,9 @@ class _Blend(torch.autograd.Function):
         width: int,
         height: int,
     ) -> tuple[Tensor, Tensor]:
-        frames, count = opacities.shape
+        frames = opacities.shape[0]
         cameras = frames // colors.shape[0]
-        picked = torch.from_numpy(tiles.order).long().clamp_(0, max(count - 1, 0))
-        sets = torch.arange(frames).div(cameras, rounding_mode="floor")[:, None]
-        sorted_colors = _array(colors[sets, picked])
+        set_colors = _array(colors)
         image = np.empty((frames, height, width, 3), np.float32)
         rest = np.empty((frames, height, width), np.float32)
         behind = _array(backgrounds)
@@ -154,20 +144,21 @@ class _Blend(torch.autograd.Function):
             blending.blend_forward,
             items,
             tiles.shape,
+            tiles.order,
             tiles.geometry,
-            sorted_colors,
+            set_colors,
             tiles.offsets,
             tiles.pair_splats,
             behind,
             image,
             rest,
         )
-        ctx.state = (tiles, sorted_colors, behind, image, rest, cameras)
+        ctx.state = (tiles, set_colors, behind, image, rest, cameras)
         return torch.from_numpy(image), torch.from_numpy(1.0 - rest)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        tiles, sorted_colors, behind, image, rest, cameras = ctx.state
+        tiles, set_colors, behind, image, rest, cameras = ctx.state
         v_image, v_alpha = (_array(v) for v in gradients)
         frames, count = tiles.order.shape
         sums = np.empty((len(tiles.pair_slots), blending.SUMS), np.float32)
@@ -176,8 +167,9 @@ class _Blend(torch.autograd.Function):
             blending.blend_backward,
             items,
             tiles.shape,
+            tiles.order,
             tiles.geometry,
-            sorted_colors,
+            set_colors,
             tiles.offsets,
             tiles.pair_splats,
             tiles.pair_slots,
@@ -207,7 +199,8 @@ class _Blend(torch.autograd.Function):
             v_opacities,
             v_colors,
         )
-        of_sets = torch.from_numpy(v_colors).view(frames // cameras, cameras, count, 3).sum(1)
+        # numpy, not torch, which would wake its own threads for this.
+        of_sets = torch.from_numpy(v_colors.reshape(frames // cameras, cameras, count, 3).sum(1))
         v_backgrounds = None
         if ctx.needs_input_grad[4]:
             v_backgrounds = torch.einsum("fhwd,fhw->fd", torch.from_numpy(v_image), torch.from_numpy(rest))
@@ -253,7 +246,7 @@ def rasterize_cpu(
     """
     B, C, N, D = viewmats.shape[0], viewmats.shape[1], means.shape[1], colors.shape[-1]
     F = B * C
-    radii, means2d, depths, conics, compensations, extents = _Project.apply(
+    radii, means2d, depths, conics, splat_opacities, extents = _Project.apply(
         means,
         quats,
         scales,
@@ -264,17 +257,16 @@ def rasterize_cpu(
         antialiased,
     )
     means2d = means2d.view(*batch, C, N, 2)
-    splat_opacities = opacities[:, None].expand(B, C, N).reshape(F, N)
-    if antialiased:
-        splat_opacities = splat_opacities * compensations
     flat_means2d = means2d.view(F, N, 2)
     tiles = _bin(radii, flat_means2d, depths, conics, splat_opacities, extents, (width, height))
     flat_backgrounds = backgrounds.reshape(F, D)
     pictures, alpha = [], None
     for first in range(0, D, blending.CHANNELS):
-        missing = max(0, first + blending.CHANNELS - D)
-        part = torch.nn.functional.pad(colors[..., first : first + blending.CHANNELS], (0, missing))
-        behind = torch.nn.functional.pad(flat_backgrounds[:, first : first + blending.CHANNELS], (0, missing))
+        part = colors[..., first : first + blending.CHANNELS]
+        behind = flat_backgrounds[:, first : first + blending.CHANNELS]
+        missing = blending.CHANNELS - part.shape[-1]
+        if missing:
+            part, behind = torch.nn.functional.pad(part, (0, missing)), torch.nn.functional.pad(behind, (0, missing))
         picture, opaque = _Blend.apply(flat_means2d, conics, splat_opacities, part, behind, tiles, width, height)
         pictures.append(picture[..., : blending.CHANNELS - missing])
         alpha = opaque if alpha is None else alpha

@@ -87,6 +87,7 @@ def blend_forward(
     start: Any,
     stop: Any,
     tiles: Any,
+    order: Any,
     geometry: Any,
     colors: Any,
     offsets: Any,
@@ -95,12 +96,14 @@ def blend_forward(
     image: Any,
     rest: Any,
 ) -> None:
-    """Items are (frame, tile). ``colors [F, N, 3]`` are in sorted order; fills image and final transmittance."""
+    """Items are (frame, tile). Frame f takes its colours from set f // C; fills image and final transmittance."""
     height, width = image.shape[1], image.shape[2]
     count = tiles[0] * tiles[1]
+    cameras = image.shape[0] // colors.shape[0]
     state = np.empty(7 * PIXELS, np.float32)
     for item in range(start, stop):
         f, tile = item // count, item % count
+        b = f // cameras
         left, top = tile % tiles[0] * 16, tile // tiles[0] * 16
         _open_tile(state, left, top, width, height)
         for p in range(PIXELS):
@@ -114,12 +117,13 @@ def blend_forward(
                 break
             k = pair_splats[pair]
             mx, my = geometry[f, k, 0] - np.float32(left), geometry[f, k, 1] - np.float32(top)
-            ha, b, hc, opacity = geometry[f, k, 2], geometry[f, k, 3], geometry[f, k, 4], geometry[f, k, 5]
-            red, green, blue = colors[f, k, 0], colors[f, k, 1], colors[f, k, 2]
+            ha, hb, hc, opacity = geometry[f, k, 2], geometry[f, k, 3], geometry[f, k, 4], geometry[f, k, 5]
+            g = order[f, k]
+            red, green, blue = colors[b, g, 0], colors[b, g, 1], colors[b, g, 2]
             first, last = _rows(geometry[f, k, 1], geometry[f, k, 7], top)
             for p in range(first, last):
                 dx, dy = mx - state[p], my - state[p + _P1]
-                sigma = (ha * dx + b * dy) * dx + hc * dy * dy
+                sigma = (ha * dx + hb * dy) * dx + hc * dy * dy
                 alpha = min(_ALPHA_MAX, opacity * _exp_negative(sigma))
                 alpha = alpha if (sigma >= _ZERO) & (alpha >= _ALPHA_MIN) else _ZERO
                 open_rest = state[p + _P2]
@@ -146,6 +150,7 @@ def blend_backward(
     start: Any,
     stop: Any,
     tiles: Any,
+    order: Any,
     geometry: Any,
     colors: Any,
     offsets: Any,
@@ -166,9 +171,11 @@ def blend_backward(
     """
     height, width = image.shape[1], image.shape[2]
     count = tiles[0] * tiles[1]
+    cameras = image.shape[0] // colors.shape[0]
     state = np.empty(7 * PIXELS, np.float32)
     for item in range(start, stop):
         f, tile = item // count, item % count
+        b = f // cameras
         left, top = tile % tiles[0] * 16, tile // tiles[0] * 16
         _open_tile(state, left, top, width, height)
         state[768:] = _ZERO
@@ -193,13 +200,14 @@ def blend_backward(
                 continue
             k = pair_splats[pair]
             mx, my = geometry[f, k, 0] - np.float32(left), geometry[f, k, 1] - np.float32(top)
-            ha, b, hc, opacity = geometry[f, k, 2], geometry[f, k, 3], geometry[f, k, 4], geometry[f, k, 5]
-            red, green, blue = colors[f, k, 0], colors[f, k, 1], colors[f, k, 2]
+            ha, hb, hc, opacity = geometry[f, k, 2], geometry[f, k, 3], geometry[f, k, 4], geometry[f, k, 5]
+            g = order[f, k]
+            red, green, blue = colors[b, g, 0], colors[b, g, 1], colors[b, g, 2]
             first, last = _rows(geometry[f, k, 1], geometry[f, k, 7], top)
             s0, s1, s2, s3, s4, s5, s6, s7, s8 = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
             for p in range(first, last):
                 dx, dy = mx - state[p], my - state[p + _P1]
-                sigma = (ha * dx + b * dy) * dx + hc * dy * dy
+                sigma = (ha * dx + hb * dy) * dx + hc * dy * dy
                 full = opacity * _exp_negative(sigma)
                 alpha = min(_ALPHA_MAX, full)
                 alpha = alpha if (sigma >= _ZERO) & (alpha >= _ALPHA_MIN) else _ZERO

@@ -55,13 +55,14 @@ def project_forward(
     depths: Any,
     conics: Any,
     compensations: Any,
+    splat_opacities: Any,
     extents: Any,
 ) -> None:
     """Items are (frame, chunk of Gaussians); frame f shows set f // C.
 
     ``options`` holds width, height, near plane, far plane, radius clip and eps2d. Fills radii ``[F, N, 2]`` int32 and,
-    where these are not 0, means2d, depths, conics, compensations and extents (how many standard deviations from its
-    centre a splat is drawn).
+    where these are not 0, means2d, depths, conics, compensations, compensated opacities and extents (how many standard
+    deviations from its centre a splat is drawn).
     """
     frames, sets, count = viewmats.shape[0], means.shape[0], means.shape[1]
     cameras = frames // sets
@@ -133,6 +134,7 @@ def project_forward(
             conics[f, g, 0] = yy / blurred
             conics[f, g, 1] = -xy / blurred
             conics[f, g, 2] = xx / blurred
+            splat_opacities[f, g] = opacity
             extents[f, g] = extent
 
 
@@ -144,6 +146,7 @@ def project_backward(
     means: Any,
     quats: Any,
     scales: Any,
+    opacities: Any,
     viewmats: Any,
     Ks: Any,
     options: Any,
@@ -153,10 +156,11 @@ def project_backward(
     compensations: Any,
     v_means2d: Any,
     v_conics: Any,
-    v_compensations: Any,
+    v_splat_opacities: Any,
     v_means: Any,
     v_quats: Any,
     v_scales: Any,
+    v_opacities: Any,
 ) -> None:
     """Items are (set, chunk of Gaussians): each Gaussian sums over its cameras in order, so results repeat bitwise."""
     frames, sets, count = viewmats.shape[0], means.shape[0], means.shape[1]
@@ -167,6 +171,7 @@ def project_backward(
         for g in range(chunk * count // chunks, (chunk + 1) * count // chunks):
             g_m0 = g_m1 = g_m2 = 0.0
             g_s0 = g_s1 = g_s2 = 0.0
+            g_o = np.float64(0.0)
             # Gradient of the rotation matrix, row by row.
             g0 = g1 = g2 = g3 = g4 = g5 = g6 = g7 = g8 = 0.0
             m0, m1, m2 = np.float64(means[b, g, 0]), np.float64(means[b, g, 1]), np.float64(means[b, g, 2])
@@ -233,14 +238,17 @@ def project_backward(
                 k00, k01 = p0 * w0 + p1 * w1, p0 * w1 + p1 * w2
                 k10, k11 = p1 * w0 + p2 * w1, p1 * w1 + p2 * w2
                 c_xx, c_xy, c_yy = -(k00 * p0 + k01 * p1), -(k00 * p1 + k01 * p2), -(k10 * p1 + k11 * p2)
+                e_o = np.float64(v_splat_opacities[f, g])
                 if antialiased:
                     # compensation^2 = det(covariance) / det(covariance + eps I)
                     compensation = np.float64(compensations[f, g])
-                    scale = 0.5 * np.float64(v_compensations[f, g]) / (compensation + 1e-6)
+                    scale = 0.5 * e_o * np.float64(opacities[b, g]) / (compensation + 1e-6)
+                    e_o *= compensation
                     rest, inverse_determinant = 1.0 - compensation * compensation, p0 * p2 - p1 * p1
                     c_xx += scale * (rest * p0 - eps * inverse_determinant)
                     c_xy += scale * rest * p1
                     c_yy += scale * (rest * p2 - eps * inverse_determinant)
+                g_o += e_o
                 h0, h1, h2 = 2.0 * (c_xx * u0 + c_xy * v0), 2.0 * (c_xx * u1 + c_xy * v1), 2.0 * (c_xx * u2 + c_xy * v2)
                 i0, i1, i2 = 2.0 * (c_xy * u0 + c_yy * v0), 2.0 * (c_xy * u1 + c_yy * v1), 2.0 * (c_xy * u2 + c_yy * v2)
                 # d loss / d (R S), then split into rotation and scale.
@@ -289,6 +297,7 @@ def project_backward(
                 g_m0 += r00 * c_x + r10 * c_y + r20 * c_z
                 g_m1 += r01 * c_x + r11 * c_y + r21 * c_z
                 g_m2 += r02 * c_x + r12 * c_y + r22 * c_z
+            v_opacities[b, g] = g_o
             v_means[b, g, 0], v_means[b, g, 1], v_means[b, g, 2] = g_m0, g_m1, g_m2
             v_scales[b, g, 0], v_scales[b, g, 1], v_scales[b, g, 2] = g_s0, g_s1, g_s2
             l_w = 2.0 * (qx * (g7 - g5) + qy * (g2 - g6) + qz * (g3 - g1))
