@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +40,9 @@ _DATA_WEIGHT = 120.0  # landmarks are correlated: 478 of them count as this many
 _EXPRESSION_WEIGHT = 4.0  # price of a full core expression, in the units of the Gaussian prior
 _OTHER_PRICE = 6.0
 _EXPRESSION_LIMIT = 1.0
+_SQUINT_WEIGHT = 20.0  # price of eyes that look apart by one full coefficient: both look at one thing
+_STEP = 0.05  # of the difference quotients, in the coefficients' own units
+_LINEARISATIONS = 5
 _CORE = (
     "jawOpen", "mouthSmileLeft", "mouthSmileRight", "mouthPucker", "mouthFrownLeft", "mouthFrownRight",
     "browInnerUp", "browDownLeft", "browDownRight", "browOuterUpLeft", "browOuterUpRight",
@@ -52,6 +57,21 @@ _OVAL = (
     136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 _IRIS = slice(468, 478)
+
+
+def _gaze_difference() -> Tensor:
+    """Matrix ``[2, 52]``: left minus right eye's gaze to the subject's left, and up, of ARKit coefficients."""
+    signs = {
+        "LookOutLeft": (1.0, 0.0), "LookInLeft": (-1.0, 0.0), "LookInRight": (-1.0, 0.0), "LookOutRight": (1.0, 0.0),
+        "LookUpLeft": (0.0, 1.0), "LookDownLeft": (0.0, -1.0), "LookUpRight": (0.0, -1.0), "LookDownRight": (0.0, 1.0),
+    }  # fmt: skip
+    out = torch.zeros(2, len(ARKIT_NAMES))
+    for name, sign in signs.items():
+        out[:, ARKIT_INDEX[f"eye{name}"]] = torch.tensor(sign)
+    return out
+
+
+_GAZE = _gaze_difference()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,17 +140,26 @@ def fit_head(
     """
     if points.shape != (N_LANDMARKS, 3):
         raise ValueError(f"points must be [{N_LANDMARKS}, 3], got {list(points.shape)}")
-    problem = _Problem(torch.as_tensor(points[:, :2], dtype=torch.float32), K, head, face_height(points))
-    if start is None:
-        problem.rotation, problem.translation = _first_pose(points, K, head)
-        problem.solve(shape=False, expression=False, iterations=40)
-        problem.solve(shape=True, expression=False, iterations=40)
-    else:
-        problem.rotation, problem.translation = start.viewmat[:3, :3], start.viewmat[:3, 3].clone()
-        problem.shape, problem.arkit = start.params.shape.clone(), start.arkit.clone()
-    for _ in range(2):  # twice, because the weights follow the pose
-        problem.solve(shape=True, expression=True, iterations=120)
-    fit = problem.result()
+    target = torch.as_tensor(points[:, :2], dtype=torch.float32)
+    with _one_thread(), torch.no_grad():
+        problem = _Problem(target, K, head, face_height(points))
+        if start is None:
+            guess = _Unknowns(*_first_pose(points, K, head), problem.no_shape, problem.no_arkit)
+            guess = problem.solve(guess, shape=False, expression=False, iterations=50)
+            guess = problem.solve(guess, shape=True, expression=False, iterations=50)
+        else:
+            guess = _Unknowns(start.viewmat[:3, :3], start.viewmat[:3, 3], start.params.shape, start.arkit)
+        best, cost = guess, math.inf
+        for _ in range(_LINEARISATIONS):
+            guess = problem.solve(best, shape=True, expression=True, iterations=150)
+            reached = problem.cost(guess)
+            if reached >= cost:
+                break
+            settled = reached > cost * (1 - 5e-3)
+            best, cost = guess, reached
+            if settled:
+                break
+        fit = problem.result(best)
     if not math.isfinite(fit.residual) or fit.residual > max_residual:
         raise PortraitError(
             f"the landmarks differ from every face that the head model can make by {fit.residual:.1%} of the face "
@@ -149,93 +178,138 @@ def head_yaw(rotation: Tensor) -> float:
     return math.degrees(math.atan2(float(forward[0]), -float(forward[2])))
 
 
+class _Unknowns(NamedTuple):
+    """Camera rotation ``[3, 3]``, translation ``[3]``, identity ``[S]`` and ARKit coefficients ``[52]``."""
+
+    rotation: Tensor
+    translation: Tensor
+    shape: Tensor
+    arkit: Tensor
+
+
 class _Problem:
-    """The unknowns, their scaling and the objective."""
+    """The objective, and its minimisation with the landmarks linear in identity and expression.
+
+    Landmarks are nearly linear in both, and evaluating a whole head at every step of a line search would take many
+    times as long; so the head is evaluated in one batch per linearisation, and two or three of these suffice.
+    """
 
     def __init__(self, target: Tensor, K: Tensor, head: HeadModel, height: float) -> None:
         self.target, self.K, self.head, self.height = target, K.float(), head, height
         self.identity = head.neutral()
-        self.rotation, self.translation = torch.eye(3), torch.zeros(3)
-        self.shape = torch.zeros(head.n_shape)
-        self.arkit = torch.zeros(len(ARKIT_NAMES))
+        self.no_shape, self.no_arkit = torch.zeros(head.n_shape), torch.zeros(len(ARKIT_NAMES))
+        self.neutral = self.landmarks(self.no_shape, self.no_arkit)
         price = torch.full((len(ARKIT_NAMES),), _OTHER_PRICE)
         price[[ARKIT_INDEX[name] for name in _CORE]] = 1.0
         self.price = price * _EXPRESSION_WEIGHT
+        self.limit = torch.full((len(ARKIT_NAMES),), _EXPRESSION_LIMIT)
+        self.limit[[ARKIT_INDEX[name] for name in _EXCLUDED]] = 0.0
 
-    def solve(self, *, shape: bool, expression: bool, iterations: int) -> None:
-        """Minimise over the pose and, if wanted, identity and expression, starting from the present values."""
-        n_shape, n_arkit = self.head.n_shape if shape else 0, len(ARKIT_NAMES) if expression else 0
-        weights = self._weights()
-        base = self.rotation, self.translation
+    def landmarks(self, shape: Tensor, arkit: Tensor) -> Tensor:
+        """Landmarks ``[..., 478, 3]`` in metres."""
+        identity = self.head.neutral(*shape.shape[:-1]).replace(shape=shape)
+        return self.head.landmarks.positions(self.head.vertices(self.head.arkit(arkit, identity)), self.head.faces)
 
-        def unpack(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def solve(self, start: _Unknowns, *, shape: bool, expression: bool, iterations: int) -> _Unknowns:
+        """Minimise over the pose and, if wanted, identity and expression, with landmarks linearised at ``start``."""
+        at = torch.cat([start.shape, start.arkit])
+        n_shape = len(start.shape)
+        free = torch.cat([torch.full((n_shape,), shape), torch.full((len(start.arkit),), expression)])
+        base, slopes = self._linearise(start, free)
+        weights = self._weights(start.rotation)
+
+        def unpack(x: Tensor) -> _Unknowns:
             # One unit of x moves the face by about one centimetre, whatever the variable.
-            rotation = _exponential(0.1 * x[:3]) @ base[0]
-            translation = base[1] + x[3:6] * torch.tensor([0.01, 0.01, 0.1])
-            beta = x[6 : 6 + n_shape] if shape else self.shape
-            weights52 = x[6 + n_shape :] if expression else self.arkit
-            return rotation, translation, beta, weights52
+            rotation = _turn(0.1 * x[:3]) @ start.rotation
+            translation = start.translation + x[3:6] * torch.tensor([0.01, 0.01, 0.1])
+            both = at.masked_scatter(free, x[6:])
+            return _Unknowns(rotation, translation, both[:n_shape], both[n_shape:])
 
         def objective(x: Tensor) -> Tensor:
-            rotation, translation, beta, arkit = unpack(x)
-            offset = (self._project(rotation, translation, beta, arkit) - self.target) / (self.height * _SIGMA)
-            # Pseudo-Huber: quadratic within the detector's jitter, linear beyond.
-            loss = _DATA_WEIGHT * (weights * (torch.sqrt(1 + offset.square().sum(-1)) - 1)).mean()
-            return loss + 0.5 * beta.square().sum() + (self.price * arkit).sum()
+            unknowns = unpack(x)
+            points = base + (slopes @ (x[6:] - at[free])).reshape(base.shape)
+            return self._objective(unknowns, points, weights)
 
-        parts = [torch.zeros(6), self.shape if shape else torch.zeros(0), self.arkit if expression else torch.zeros(0)]
-        low = [-10.0] * 6 + [-SHAPE_LIMIT] * n_shape + [0.0] * n_arkit
-        high = [10.0] * 6 + [SHAPE_LIMIT] * n_shape + [_EXPRESSION_LIMIT] * n_arkit
-        if expression:
-            for name in _EXCLUDED:
-                high[6 + n_shape + ARKIT_INDEX[name]] = 0.0
-        best = _minimize(objective, torch.cat(parts), low, high, iterations)
-        with torch.no_grad():
-            self.rotation, self.translation, self.shape, self.arkit = (t.clone() for t in unpack(best))
+        low = torch.cat([torch.full((n_shape,), -SHAPE_LIMIT), torch.zeros_like(start.arkit)])[free].tolist()
+        high = torch.cat([torch.full((n_shape,), SHAPE_LIMIT), self.limit])[free].tolist()
+        first = torch.cat([torch.zeros(6), at[free]])
+        return unpack(_minimize(objective, first, [-10.0] * 6 + low, [10.0] * 6 + high, iterations))
 
-    def result(self) -> HeadFit:
-        with torch.no_grad():
-            projected = self._project(self.rotation, self.translation, self.shape, self.arkit)
-            neutral = self.identity.replace(shape=self.shape)
-            viewmat = torch.eye(4)
-            viewmat[:3, :3], viewmat[:3, 3] = self.rotation, self.translation
-            return HeadFit(
-                params=self.head.arkit(self.arkit, neutral),
-                neutral=neutral,
-                arkit=self.arkit,
-                viewmat=viewmat,
-                K=self.K,
-                projected=projected,
-                residuals=(projected - self.target).norm(dim=-1) / self.height,
-                yaw=head_yaw(self.rotation),
-            )
+    def cost(self, unknowns: _Unknowns) -> float:
+        """The objective with the head itself, not its linearisation."""
+        points = self.landmarks(unknowns.shape, unknowns.arkit)
+        return float(self._objective(unknowns, points, self._weights(unknowns.rotation)))
 
-    def _project(self, rotation: Tensor, translation: Tensor, shape: Tensor, arkit: Tensor) -> Tensor:
-        params = self.head.arkit(arkit, self.identity.replace(shape=shape))
-        landmarks = self.head.landmarks.positions(self.head.vertices(params), self.head.faces)
-        viewmat = torch.cat([torch.cat([rotation, translation[:, None]], 1), torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
-        return project(landmarks, viewmat, self.K)[0]
+    def result(self, unknowns: _Unknowns) -> HeadFit:
+        """Everything a caller wants to know about a solution."""
+        projected = self._project(unknowns, self.landmarks(unknowns.shape, unknowns.arkit))
+        neutral = self.identity.replace(shape=unknowns.shape)
+        viewmat = torch.eye(4)
+        viewmat[:3, :3], viewmat[:3, 3] = unknowns.rotation, unknowns.translation
+        return HeadFit(
+            params=self.head.arkit(unknowns.arkit, neutral),
+            neutral=neutral,
+            arkit=unknowns.arkit,
+            viewmat=viewmat,
+            K=self.K,
+            projected=projected,
+            residuals=(projected - self.target).norm(dim=-1) / self.height,
+            yaw=head_yaw(unknowns.rotation),
+        )
 
-    def _weights(self) -> Tensor:
+    def _objective(self, unknowns: _Unknowns, points: Tensor, weights: Tensor) -> Tensor:
+        offset = (self._project(unknowns, points) - self.target) / (self.height * _SIGMA)
+        # Pseudo-Huber: quadratic within the detector's jitter, linear beyond.
+        data = _DATA_WEIGHT * (weights * (torch.sqrt(1 + offset.square().sum(-1)) - 1)).mean()
+        squint = (_GAZE @ unknowns.arkit).square().sum()
+        return (
+            data + 0.5 * unknowns.shape.square().sum() + (self.price * unknowns.arkit).sum() + _SQUINT_WEIGHT * squint
+        )
+
+    def _project(self, unknowns: _Unknowns, points: Tensor) -> Tensor:
+        last = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+        viewmat = torch.cat([torch.cat([unknowns.rotation, unknowns.translation[:, None]], 1), last])
+        return project(points, viewmat, self.K)[0]
+
+    def _linearise(self, at: _Unknowns, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Landmarks ``[478, 3]`` and their derivatives ``[1434, P]`` by the free coefficients, by differences."""
+        values = torch.cat([at.shape, at.arkit])
+        # Into the allowed range: lids, for one, stop at closed.
+        steps = torch.where(values > 0.5, -_STEP, _STEP)[free]
+        batch = values + torch.zeros(len(steps) + 1, 1)
+        batch[torch.arange(1, len(steps) + 1), torch.nonzero(free)[:, 0]] += steps
+        points = self.landmarks(batch[:, : len(at.shape)], batch[:, len(at.shape) :])
+        return points[0], ((points[1:] - points[0]) / steps[:, None, None]).flatten(1).T.contiguous()
+
+    def _weights(self, rotation: Tensor) -> Tensor:
         """Weight of each landmark ``[478]``, mean 1.
 
         In a turned face the far oval is not the mesh's oval: the detector slides it along the visible outline.
         """
         weights = torch.ones(N_LANDMARKS)
         weights[_IRIS] = 3.0  # ten landmarks alone carry the gaze
-        yaw = head_yaw(self.rotation)
+        yaw = head_yaw(rotation)
         hidden = min(abs(yaw) / 30.0, 1.0)
-        x = self.head.landmarks.positions(self.head.vertices(self.identity), self.head.faces)[list(_OVAL), 0]
         # Turned to its left (positive yaw) the subject's left side is the far one.
-        far = torch.sigmoid(math.copysign(1.0, yaw) * x / 0.01)
+        far = torch.sigmoid(math.copysign(1.0, yaw) * self.neutral[list(_OVAL), 0] / 0.01)
         weights[list(_OVAL)] = 1.0 - 0.85 * hidden * far
         return weights / weights.mean()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: the tensors are so small that several threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _first_pose(points: NDArray[np.floating], K: Tensor, head: HeadModel) -> tuple[Tensor, Tensor]:
     """Camera rotation and translation from MediaPipe's own depth, by the similarity between both landmark clouds."""
-    with torch.no_grad():
-        model = head.landmarks.positions(head.vertices(head.neutral()), head.faces)[:468].double().numpy()
+    model = head.landmarks.positions(head.vertices(head.neutral()), head.faces)[:468].double().numpy()
     seen = points[:468].astype(np.float64)
     rotation, scale, _ = similarity(model, seen)
     focal, center = float(K[0, 0]), K[:2, 2].double().numpy()
@@ -261,12 +335,15 @@ def similarity(
     return rotation, scale, target.mean(0) - scale * rotation @ source.mean(0)
 
 
-def _exponential(vector: Tensor) -> Tensor:
-    """Rotation matrix ``[3, 3]`` of an axis-angle vector ``[3]``, differentiable at zero."""
-    x, y, z = vector
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
-    return torch.linalg.matrix_exp(skew)
+def _turn(vector: Tensor) -> Tensor:
+    """Rotation matrix ``[3, 3]`` of the unit quaternion along (1, vector / 2): near zero, of an axis-angle ``[3]``."""
+    w, x, y, z = torch.cat([torch.ones(1), 0.5 * vector]) / torch.sqrt(1 + 0.25 * vector.square().sum())
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows).reshape(3, 3)
 
 
 def _minimize(
@@ -276,9 +353,10 @@ def _minimize(
 
     def value_and_gradient(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         variable = torch.tensor(x, dtype=torch.float32, requires_grad=True)
-        loss = objective(variable)
-        (gradient,) = torch.autograd.grad(loss, variable)
-        return float(loss), gradient.double().numpy()
+        with torch.enable_grad():
+            loss = objective(variable)
+            (gradient,) = torch.autograd.grad(loss, variable)
+        return float(loss.detach()), gradient.double().numpy()
 
     found = minimize(
         value_and_gradient,
@@ -286,6 +364,6 @@ def _minimize(
         jac=True,
         method="L-BFGS-B",
         bounds=list(zip(low, high, strict=True)),
-        options={"maxiter": iterations, "maxcor": 20, "ftol": 1e-7, "gtol": 1e-4},
+        options={"maxiter": iterations, "maxcor": 20, "ftol": 1e-6, "gtol": 1e-4},
     )
     return torch.tensor(found.x, dtype=torch.float32)
