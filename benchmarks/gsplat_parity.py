@@ -24,6 +24,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rasteriser import shell
+
 from zero1toa.render.rasterize import rasterize, screen_gradient
 from zero1toa.render.ssim import ssim_map
 

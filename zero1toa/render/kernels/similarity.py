@@ -1,7 +1,8 @@
 """Structural similarity and its gradient, row by row: a vertical pass over 11 rows, then a horizontal one.
 
 Pictures stay ``[B, H, W * C]``: a step to the next pixel is a step of C floats, so rows are filtered without taking
-their channels apart, in loops that vectorise. Outside of the picture everything counts as 0.
+their channels apart. Outside of the picture everything counts as 0. Sums run in blocks of one flat buffer at constant
+offsets; with one array for each sum the compiler could not rule out that they overlap, and would not vectorise.
 """
 
 from __future__ import annotations
@@ -13,23 +14,22 @@ import numpy as np
 from zero1toa.render.kernels.jit import kernel
 
 TAPS = 11
+BLOCK = 512
 _HALF = 5
+_B1, _B2, _B3, _B4 = np.uintp(BLOCK), np.uintp(2 * BLOCK), np.uintp(3 * BLOCK), np.uintp(4 * BLOCK)
 
 
 @kernel
-def _filter_row(columns: Any, weights: Any, channels: Any, length: Any, out: Any) -> None:
-    """Horizontal pass: ``columns`` has a margin of 5 pixels on both sides, ``out [length]`` is overwritten."""
-    w0, w1, w2 = weights[0], weights[1], weights[2]
-    w3, w4, w5 = weights[3], weights[4], weights[5]
-    for i in range(length):
-        out[i] = (
-            w5 * columns[i + 5 * channels]
-            + w4 * (columns[i + 4 * channels] + columns[i + 6 * channels])
-            + w3 * (columns[i + 3 * channels] + columns[i + 7 * channels])
-            + w2 * (columns[i + 2 * channels] + columns[i + 8 * channels])
-            + w1 * (columns[i + channels] + columns[i + 9 * channels])
-            + w0 * (columns[i] + columns[i + 10 * channels])
-        )
+def _filter_row(columns: Any, row: Any, weights: Any, channels: Any, first: Any, size: Any, block: Any) -> None:
+    """Horizontal pass over one block of ``columns[row]``, which has a margin of 5 pixels on both sides."""
+    base = np.uintp(row * BLOCK)
+    for i in range(size):
+        block[base + i] = 0
+    for tap in range(TAPS):
+        w = weights[tap]
+        source = columns[row, first + tap * channels :]
+        for i in range(size):
+            block[base + i] += w * source[i]
 
 
 @kernel
@@ -43,36 +43,50 @@ def ssim_forward(
     height, length = x.shape[1], x.shape[2]
     margin = _HALF * channels
     columns = np.zeros((5, length + 2 * margin), x.dtype)
-    means = np.empty((5, length), x.dtype)
+    block = np.empty(5 * BLOCK, x.dtype)
     keep = slopes.shape[1] > 0
     # Typed, since a plain 2 would lift float32 to float64.
     one, two = x.dtype.type(1), x.dtype.type(2)
     for item in range(start, stop):
         b, row = item // height, item % height
-        columns[:, margin : margin + length] = 0
-        for tap in range(max(0, _HALF - row), min(TAPS, height + _HALF - row)):
-            w = weights[tap]
-            x_row, y_row = x[b, row + tap - _HALF], y[b, row + tap - _HALF]
-            for i in range(length):
-                p, q = x_row[i], y_row[i]
-                columns[0, margin + i] += w * p
-                columns[1, margin + i] += w * q
-                columns[2, margin + i] += w * p * p
-                columns[3, margin + i] += w * q * q
-                columns[4, margin + i] += w * p * q
-        for m in range(5):
-            _filter_row(columns[m], weights, channels, length, means[m])
-        for i in range(length):
-            mx, my = means[0, i], means[1, i]
-            a1, b1 = two * mx * my + c1, mx * mx + my * my + c1
-            a2, b2 = two * (means[4, i] - mx * my) + c2, means[2, i] - mx * mx + means[3, i] - my * my + c2
-            scale = one / (b1 * b2)
-            similarity = a1 * a2 * scale
-            out[b, row, i] = similarity
+        for first in range(0, length, BLOCK):
+            size = np.uintp(min(BLOCK, length - first))
+            last = min(first + BLOCK, length)
+            block[:] = 0
+            for tap in range(max(0, _HALF - row), min(TAPS, height + _HALF - row)):
+                w = weights[tap]
+                x_row, y_row = x[b, row + tap - _HALF, first:last], y[b, row + tap - _HALF, first:last]
+                for i in range(size):
+                    p, q = x_row[i], y_row[i]
+                    wp, wq = w * p, w * q
+                    block[i] += wp
+                    block[i + _B1] += wq
+                    block[i + _B2] += wp * p
+                    block[i + _B3] += wq * q
+                    block[i + _B4] += wp * q
+            for m in range(5):
+                columns[m, margin + first : margin + last] = block[m * BLOCK : m * BLOCK + last - first]
+        for first in range(0, length, BLOCK):
+            size = np.uintp(min(BLOCK, length - first))
+            last = min(first + BLOCK, length)
+            for m in range(5):
+                _filter_row(columns, m, weights, channels, first, size, block)
+            for i in range(size):
+                mx, my = block[i], block[i + _B1]
+                a1, b1 = two * mx * my + c1, mx * mx + my * my + c1
+                a2 = two * (block[i + _B4] - mx * my) + c2
+                b2 = block[i + _B2] - mx * mx + block[i + _B3] - my * my + c2
+                inverse1, inverse2 = one / b1, one / b2
+                scale = inverse1 * inverse2
+                similarity = a1 * a2 * scale
+                block[i] = similarity
+                block[i + _B1] = two * (my * (a2 - a1) * scale + mx * similarity * (inverse2 - inverse1))
+                block[i + _B2] = -similarity * inverse2
+                block[i + _B3] = two * a1 * scale
+            out[b, row, first:last] = block[: last - first]
             if keep:
-                slopes[0, b, row, i] = two * (my * (a2 - a1) * scale + mx * similarity * (one / b2 - one / b1))
-                slopes[1, b, row, i] = -similarity / b2
-                slopes[2, b, row, i] = two * a1 * scale
+                for m in range(3):
+                    slopes[m, b, row, first:last] = block[(m + 1) * BLOCK : (m + 1) * BLOCK + last - first]
 
 
 @kernel
@@ -83,20 +97,32 @@ def ssim_backward(
     height, length = x.shape[1], x.shape[2]
     margin = _HALF * channels
     columns = np.zeros((3, length + 2 * margin), x.dtype)
-    means = np.empty((3, length), x.dtype)
+    block = np.empty(5 * BLOCK, x.dtype)
     two = x.dtype.type(2)
     for item in range(start, stop):
         b, row = item // height, item % height
-        columns[:, margin : margin + length] = 0
-        for tap in range(max(0, _HALF - row), min(TAPS, height + _HALF - row)):
-            w = weights[tap]
-            r = row + tap - _HALF
-            for i in range(length):
-                v = w * v_map[b, r, i]
-                columns[0, margin + i] += v * slopes[0, b, r, i]
-                columns[1, margin + i] += v * slopes[1, b, r, i]
-                columns[2, margin + i] += v * slopes[2, b, r, i]
-        for m in range(3):
-            _filter_row(columns[m], weights, channels, length, means[m])
-        for i in range(length):
-            v_x[b, row, i] = means[0, i] + two * x[b, row, i] * means[1, i] + y[b, row, i] * means[2, i]
+        for first in range(0, length, BLOCK):
+            size = np.uintp(min(BLOCK, length - first))
+            last = min(first + BLOCK, length)
+            block[:] = 0
+            for tap in range(max(0, _HALF - row), min(TAPS, height + _HALF - row)):
+                w = weights[tap]
+                r = row + tap - _HALF
+                v_row = v_map[b, r, first:last]
+                s0, s1, s2 = slopes[0, b, r, first:last], slopes[1, b, r, first:last], slopes[2, b, r, first:last]
+                for i in range(size):
+                    v = w * v_row[i]
+                    block[i] += v * s0[i]
+                    block[i + _B1] += v * s1[i]
+                    block[i + _B2] += v * s2[i]
+            for m in range(3):
+                columns[m, margin + first : margin + last] = block[m * BLOCK : m * BLOCK + last - first]
+        for first in range(0, length, BLOCK):
+            size = np.uintp(min(BLOCK, length - first))
+            last = min(first + BLOCK, length)
+            for m in range(3):
+                _filter_row(columns, m, weights, channels, first, size, block)
+            x_row, y_row = x[b, row, first:last], y[b, row, first:last]
+            for i in range(size):
+                block[i] += two * x_row[i] * block[i + _B1] + y_row[i] * block[i + _B2]
+            v_x[b, row, first:last] = block[: last - first]
