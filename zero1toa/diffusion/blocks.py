@@ -36,27 +36,24 @@ def zeroed(module: nn.Module) -> nn.Module:
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions with a residual; the time embedding scales and shifts in between (if there is one)."""
+    """Two convolutions with a residual; the time embedding scales and shifts in between."""
 
-    def __init__(self, in_channels: int, out_channels: int, time_channels: int | None, groups: int = 16) -> None:
+    def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int = 16) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time_emb_proj = None if time_channels is None else nn.Linear(time_channels, 2 * out_channels)
+        self.time_emb_proj = nn.Linear(time_channels, 2 * out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         zeroed(self.conv2)
         self.conv_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """``x`` ``[B * T, C, h, w]``, ``time`` ``[B, E]``."""
         hidden = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        if self.time_emb_proj is not None:
-            assert time is not None
-            scale, shift = self.time_emb_proj(time)[:, None, :, None, None].chunk(2, 2)
-            frames = hidden.unflatten(0, (time.shape[0], -1))
-            hidden = (frames * (1 + scale) + shift).flatten(0, 1)
-        hidden = self.conv2(F.silu(hidden))
+        scale, shift = self.time_emb_proj(time)[:, None, :, None, None].chunk(2, 2)
+        frames = hidden.unflatten(0, (time.shape[0], -1))
+        hidden = self.conv2(F.silu((frames * (1 + scale) + shift).flatten(0, 1)))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -107,7 +107,7 @@ def draw_landmarks(points: Tensor, size: int, valid: Tensor | None = None) -> Te
     ink = colors.repeat_interleave(len(along), 0)  # [S * K, 3]
     if valid is not None:
         dots = torch.where(valid[:, None, None], dots, -2.0)
-    dots = torch.nan_to_num(dots, nan=-2.0).clamp(-2, size + 1)
+    dots = torch.nan_to_num(dots, nan=-2.0).clamp(-2, size + 0.5)
 
     low = dots.floor()
     fraction = dots - low

@@ -32,6 +32,10 @@ def settings_from(options: argparse.Namespace) -> TrainingSettings:
     return dataclasses.replace(base.rehearsal() if options.rehearsal else base, **changes)
 
 
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m zero1toa.diffusion.training", description=__doc__)
@@ -42,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     parser.add_argument("--compile", action="store_const", const=True, help="use torch.compile for the diffusion step")
     for field in dataclasses.fields(TrainingSettings):
-        if isinstance(field.default, bool) or not isinstance(field.default, int | float):
-            continue
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=None)
+        if field.name != "compile":
+            kind = _integers if isinstance(field.default, tuple) else type(field.default)
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default {field.default}")
     options = parser.parse_args(arguments)
 
     settings = settings_from(options)

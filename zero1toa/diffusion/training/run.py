@@ -48,7 +48,6 @@ class Training:
         device: where to train.
         output: folder for log and checkpoint.
         resume: continue from the folder's checkpoint if there is one.
-        model: untrained networks of other sizes than the default.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Training:
         device: torch.device,
         output: Path,
         resume: bool = False,
-        model: CompactModel | None = None,
     ) -> None:
         self.settings, self.source, self.device = settings, source, device
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -68,7 +66,7 @@ class Training:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # torch initialises layers from its global generator
             torch.manual_seed(settings.seed)
-            model = model or CompactModel()
+            model = settings.networks()
         self.model = channels_last(model.to(device))
         self.checkpoint = output / "checkpoint.pt"
         self.stage = "autoencoder"

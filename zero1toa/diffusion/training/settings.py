@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from zero1toa.diffusion.autoencoder import AutoencoderConfig
+from zero1toa.diffusion.compact import CompactModel
+from zero1toa.diffusion.unet import UNetConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
@@ -35,6 +39,10 @@ class TrainingSettings:
         reference_drop: share of the clips without reference.
         landmark_drop: share of the clips without landmarks.
         source_drop: share of the clips without the concatenated latents of the clip to refine.
+        encoder_widths: the autoencoder's, at half and quarter resolution.
+        decoder_widths: likewise, at quarter and half resolution.
+        unet_widths: the UNet's, finest resolution first.
+        head_dim: channels of an attention head.
         compile: use ``torch.compile``; falls back to eager with a line in the log.
         validation_clips: clips of the validations during training.
         log_seconds: seconds between lines of the loss curve.
@@ -67,11 +75,20 @@ class TrainingSettings:
     reference_drop: float = 0.1
     landmark_drop: float = 0.08
     source_drop: float = 0.4
+    encoder_widths: tuple[int, ...] = AutoencoderConfig().encoder_widths
+    decoder_widths: tuple[int, ...] = AutoencoderConfig().decoder_widths
+    unet_widths: tuple[int, ...] = UNetConfig().widths
+    head_dim: int = UNetConfig().head_dim
     compile: bool = False
     validation_clips: int = 32
     log_seconds: float = 5.0
     validate_seconds: float = 90.0
     checkpoint_seconds: float = 60.0
+
+    def networks(self) -> CompactModel:
+        """Untrained networks of these sizes."""
+        coder = AutoencoderConfig(encoder_widths=self.encoder_widths, decoder_widths=self.decoder_widths)
+        return CompactModel(coder, UNetConfig(widths=self.unet_widths, head_dim=self.head_dim))
 
     def rehearsal(self) -> TrainingSettings:
         """The same run in one minute, with every part of it: to see that it works and how long a step takes."""
