@@ -96,7 +96,7 @@ def time_rasteriser(count: int, size: int, backend: str, repeats: int, frames: i
 
 
 def time_ssim(size: int, repeats: int) -> dict[str, Timing]:
-    """SSIM forward and backward on one picture, compiled and with torch convolutions."""
+    """SSIM forward and backward on one picture, compiled and in plain torch."""
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(1, size, size, 3, generator=generator) for _ in range(2))
     x.requires_grad_()
@@ -161,7 +161,7 @@ def main() -> None:
         row = time_ssim(size, arguments.repeats)
         result["ssim"][size] = row
         print(f"SSIM forward + backward {size:3d}²: {row['compiled']}")
-        print(f"          torch convolutions: {row['torch']}")
+        print(f"            in plain torch: {row['torch']}")
     result["packed_instructions"] = vectorised()
     print(f"packed multiplications in the inner loops: {result['packed_instructions']}")
     if arguments.json:

@@ -225,6 +225,16 @@ def test_screen_gradient_needs_backward(generator):
         screen_gradient(meta)
 
 
+def test_values_changed_before_backward_are_noticed(generator):
+    scene = as_float32(random_scene(generator, 5, 16))
+    scene["means"].requires_grad_()
+    picture, _, _ = rasterize(**scene, width=16, height=16)
+    with torch.no_grad():
+        scene["means"] += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        picture.sum().backward()
+
+
 def test_near_plane_radius_clip_and_eps(generator):
     scene = random_scene(generator, 400, 64)
     options = {"near_plane": 0.4, "far_plane": 0.55, "radius_clip": 4.0, "eps2d": 1.5}

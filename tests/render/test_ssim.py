@@ -25,7 +25,7 @@ def test_equals_scikit_image_inside(pair):
         assert abs(found[b] - expected)[5:-5, 5:-5].max() < 1e-5
 
 
-def test_kernel_equals_convolutions_up_to_the_border(pair):
+def test_kernel_equals_plain_torch_up_to_the_border(pair):
     torch.testing.assert_close(ssim_map(*pair), ssim_map_torch(*pair))
     single = [v.float() for v in pair]
     torch.testing.assert_close(ssim_map(*single), ssim_map_torch(*pair).float(), atol=1e-4, rtol=1e-4)
@@ -49,13 +49,29 @@ def test_gradients_against_finite_differences(generator, pair, which):
         assert float((moved.grad * direction).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
 
 
-def test_gradients_equal_those_of_the_convolutions(pair):
+def test_gradients_equal_those_of_plain_torch(pair):
     single = [v.float().requires_grad_() for v in pair]
     double = [v.clone().requires_grad_() for v in pair]
     ssim_map(*single).square().sum().backward()
     ssim_map_torch(*double).square().sum().backward()
     for found, expected in zip(single, double, strict=True):
         assert relative_error(found.grad, expected.grad) < 1e-4
+
+
+def test_plain_torch_equals_convolution(generator, pair):
+    # The window as one 11 x 11 convolution, its weights written out here.
+    x, y = pair
+    line = torch.exp(-0.5 * ((torch.arange(11, dtype=D) - 5) / 1.5) ** 2)
+    window = (line[:, None] * line) / line.sum() ** 2
+
+    def mean(v):
+        return torch.nn.functional.conv2d(v.permute(0, 3, 1, 2).reshape(-1, 1, 29, 34), window[None, None], padding=5)
+
+    mx, my, xx, yy, xy = mean(x), mean(y), mean(x * x), mean(y * y), mean(x * y)
+    top = (2 * mx * my + 1e-4) * (2 * (xy - mx * my) + 9e-4)
+    bottom = (mx**2 + my**2 + 1e-4) * (xx - mx**2 + yy - my**2 + 9e-4)
+    expected = (top / bottom).reshape(2, 3, 29, 34).permute(0, 2, 3, 1)
+    torch.testing.assert_close(ssim_map_torch(x, y), expected)
 
 
 def test_mean_and_mask(generator, pair):

@@ -52,7 +52,9 @@ class _Project(torch.autograd.Function):
         run_parallel(
             projection.project_forward, frames * chunks, chunks, *inputs, viewmats, Ks, options, antialiased, *outputs
         )
-        ctx.inputs = (*inputs, viewmats, Ks, options, antialiased, radii, conics, compensations)
+        # Saved as tensors, so that autograd notices when an optimiser changes them before the backward pass.
+        ctx.save_for_backward(means, quats, scales, opacities)
+        ctx.fixed = (viewmats, Ks, options, antialiased, radii, conics, compensations)
         radii_, means2d_, depths_, conics_, _, opacities_, extents_ = (torch.from_numpy(v) for v in outputs)
         ctx.mark_non_differentiable(radii_, depths_, extents_)
         return radii_, means2d_, depths_, conics_, opacities_, extents_
@@ -60,10 +62,11 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         splats = (_array(gradients[i]) for i in (1, 3, 4))
-        outputs = tuple(np.empty_like(v) for v in ctx.inputs[:4])
+        inputs = [_array(v) for v in ctx.saved_tensors]
+        outputs = [np.empty_like(v) for v in inputs]
         sets = outputs[0].shape[0]
         chunks = 4 * _chunks(sets)
-        run_parallel(projection.project_backward, sets * chunks, chunks, *ctx.inputs, *splats, *outputs)
+        run_parallel(projection.project_backward, sets * chunks, chunks, *inputs, *ctx.fixed, *splats, *outputs)
         return (*(torch.from_numpy(v) for v in outputs), None, None, None, None)
 
 
@@ -153,12 +156,14 @@ class _Blend(torch.autograd.Function):
             image,
             rest,
         )
-        ctx.state = (tiles, set_colors, behind, image, rest, cameras)
+        ctx.save_for_backward(colors, backgrounds)
+        ctx.state = (tiles, image, rest, cameras)
         return torch.from_numpy(image), torch.from_numpy(1.0 - rest)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        tiles, set_colors, behind, image, rest, cameras = ctx.state
+        tiles, image, rest, cameras = ctx.state
+        set_colors, behind = (_array(v) for v in ctx.saved_tensors)
         v_image, v_alpha = (_array(v) for v in gradients)
         frames, count = tiles.order.shape
         sums = np.empty((len(tiles.pair_slots), blending.SUMS), np.float32)

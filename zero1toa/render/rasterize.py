@@ -95,6 +95,8 @@ def rasterize(
         tensors["backgrounds"] = backgrounds
     _check_shapes(tensors, width, height)
     chosen = _choose_backend(backend, means)
+    if means.shape[-2] == 0 and chosen == "gsplat":
+        chosen = "torch"  # gsplat is not made for pictures without any Gaussian.
     if rasterize_mode not in ("classic", "antialiased"):
         raise ValueError(f"rasterize_mode must be 'classic' or 'antialiased', got '{rasterize_mode}'")
     _check_values(tensors)

@@ -1,6 +1,6 @@
 """Structural similarity (Wang et al. 2004): 11 x 11 Gaussian window of sigma 1.5, zero padding, population variances.
 
-The same numbers from a compiled kernel on the CPU and from convolutions on CUDA. With the plain torch version the loss,
+The same numbers from a compiled kernel on the CPU and from plain torch on CUDA. With the plain torch version the loss,
 not the rasteriser, would set the pace of training on a CPU.
 """
 
@@ -72,15 +72,26 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def ssim_map_torch(x: Tensor, y: Tensor) -> Tensor:
-    """The same map from separable torch convolutions, on any device."""
-    B, H, W, C = x.shape
-    maps = torch.stack([x, y, x * x, y * y, x * y]).permute(0, 1, 4, 2, 3).reshape(-1, 1, H, W)
-    window = torch.from_numpy(_window()).to(x)
-    rows = torch.nn.functional.conv2d(maps, window.view(1, 1, -1, 1), padding=(WINDOW // 2, 0))
-    means = torch.nn.functional.conv2d(rows, window.view(1, 1, 1, -1), padding=(0, WINDOW // 2))
-    mx, my, xx, yy, xy = means.view(5, B, C, H, W).permute(0, 1, 3, 4, 2)
+    """The same map in plain torch, on any device.
+
+    Sums of shifted pictures and not convolutions: on CUDA those may round to TF32, which the difference between the
+    mean square and the squared mean does not survive.
+    """
+    maps = torch.stack([x, y, x * x, y * y, x * y])
+    mx, my, xx, yy, xy = _filter(_filter(maps, 2), 3)
     structure = (2 * mx * my + C1) * (2 * (xy - mx * my) + C2)
     return structure / ((mx * mx + my * my + C1) * (xx - mx * mx + yy - my * my + C2))
+
+
+def _filter(maps: Tensor, dimension: int) -> Tensor:
+    """Window ``maps [5, B, H, W, C]`` along H (2) or W (3)."""
+    half = WINDOW // 2
+    margin = [0, 0, half, half] if dimension == 3 else [0, 0, 0, 0, half, half]
+    padded = torch.nn.functional.pad(maps, margin)
+    total = torch.zeros_like(maps)
+    for tap, weight in enumerate(_window().tolist()):
+        total = torch.add(total, padded.narrow(dimension, tap, maps.shape[dimension]), alpha=weight)
+    return total
 
 
 def _window() -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -17,6 +17,7 @@ from typing import Any
 _lock = threading.Lock()
 _threads = 0
 _pool: ThreadPoolExecutor | None = None
+_MOST_THREADS = 256
 
 
 def available_cores() -> int:
@@ -37,20 +38,17 @@ def set_threads(n: int) -> None:
     Raises:
         ValueError: for a negative number.
     """
-    global _threads, _pool
+    global _threads
     if n < 0:
         raise ValueError(f"the number of threads must be 0 (all cores) or more, got {n}")
-    with _lock:
-        _threads = n or available_cores()
-        if _pool is not None:
-            _pool.shutdown(wait=False)
-            _pool = None
+    _threads = min(n or available_cores(), _MOST_THREADS)
 
 
 def get_threads() -> int:
-    """Threads that the compiled kernels use."""
+    """Threads that the compiled kernels use; before the first ``set_threads``, OMP_NUM_THREADS or all cores."""
     if _threads == 0:
-        set_threads(int(os.environ.get("OMP_NUM_THREADS", "0") or 0))
+        wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+        set_threads(int(wanted) if wanted.isdecimal() else 0)
     return _threads
 
 
@@ -88,7 +86,8 @@ def _get_pool() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max(_threads - 1, 1), thread_name_prefix="zero1toa-kernel")
+            # Threads start when first needed, so the size of the pool costs nothing and never has to change.
+            _pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="zero1toa-kernel")
         return _pool
 
 
