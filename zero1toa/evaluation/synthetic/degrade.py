@@ -8,6 +8,7 @@ patches, so some of the surface is blended towards the truth.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -59,7 +60,9 @@ class Degrader:
             blobs: colour the avatars with random blobs instead; a kind of damage kept for tests.
         """
         batch = len(subjects)
-        identity = self._misfit(subjects, severity, draw)
+        started = draw.chance(0.45, batch)  # avatars straight from the projection
+        bare = started * draw.chance(0.75, batch)
+        identity = self._misfit(subjects, severity, bare, draw)
         posed = subjects.pose(arkit[:, None], identity=identity)[:, 0]
         rest = subjects.template.head.vertices(identity)
         truth = self._baked(subjects, posed, viewmats)
@@ -67,13 +70,13 @@ class Degrader:
             colours = self._blobs(truth, severity, draw)
         else:
             projected = self._projected(subjects, posed, portrait, alpha, viewmats, Ks, severity, draw, truth)
-            colours = self._heal(projected, truth, severity, draw)
+            colours = self._heal(projected, truth, severity, started, draw)
         colours = self._damage_colours(colours, severity, draw)
         s = severity[:, None]
         count = colours.shape[1]
         skin = len(self.template.surface)
         opacity = self._opacity(count, severity, draw, batch)
-        strands = draw.chance(0.93, batch, 1) * (1.0 - s * draw.uniform(0.0, 0.8, batch, 1))
+        strands = (1.0 - bare[:, None]) * (1.0 - s * draw.uniform(0.0, 0.8, batch, 1))
         opacity[:, skin:] *= strands * subjects.strands.opacity.flatten(1)
         spread = draw.uniform(0.0, 0.45, batch, 1) * s * draw.normal(batch, count)
         size = torch.exp(spread + draw.uniform(-0.35, 0.5, batch, 1) * s)
@@ -83,21 +86,63 @@ class Degrader:
             size=size, jitter=jitter * draw.normal(batch, count, 3),
         )  # fmt: skip
 
-    def _misfit(self, subjects: SyntheticSubjects, severity: Tensor, draw: Draw) -> HeadParams:
-        """The subject's shape with fitting errors, and hair of the wrong volume."""
+    def _misfit(self, subjects: SyntheticSubjects, severity: Tensor, bare: Tensor, draw: Draw) -> HeadParams:
+        """The subject's shape with fitting errors, and hair of the wrong volume.
+
+        Avatars without strands (``bare`` is 1) have their scalp lifted to the hair's outline instead, as the real loop
+        lifts it to the portrait's.
+        """
         batch = len(subjects)
         true = subjects.identity
         assert true.offset is not None
         error = draw.normal(*true.shape.shape) * draw.uniform(0.05, 0.4, batch, 1) * severity[:, None]
-        volume = torch.where(draw.uniform(0.0, 1.0, batch) < 0.15, torch.zeros(batch, device=severity.device),
-                             1.0 + severity * draw.uniform(-0.6, 0.7, batch))  # fmt: skip
-        lump = 1.0 + 0.35 * severity[:, None] * layered_noise(self.template.rest, draw, batch, 0.10, octaves=2)
-        length = subjects.haircut.length.clamp_max(0.12)
-        stand_in = 0.12 * length * draw.uniform(0.0, 1.0, batch, 1) * severity[:, None]  # long hair as a thicker cap
-        hairy = true.offset.norm(dim=-1)
-        extra = stand_in * smoothstep(0.0, 0.006, hairy)
-        offset = true.offset * (volume[:, None] * lump)[..., None] + extra[..., None] * self.template.vertex_normals
+        volume = torch.where(
+            draw.uniform(0.0, 1.0, batch) < 0.08,
+            torch.zeros(batch, device=severity.device),
+            1.0 + severity * draw.uniform(-0.5, 0.6, batch),
+        )
+        lump = 1.0 + 0.3 * severity[:, None] * layered_noise(self.template.rest, draw, batch, 0.10, octaves=2)
+        outline = self._outline(subjects, draw.uniform(0.85, 1.0, batch, 1)) * bare[:, None, None]
+        offset = (true.offset + outline) * (volume[:, None] * lump)[..., None]
         return true.replace(shape=(true.shape + error).clamp(-2.5, 2.5), offset=offset)
+
+    def _outline(self, subjects: SyntheticSubjects, reach: Tensor, columns: int = 24, rows: int = 16) -> Tensor:
+        """Lift of the vertices ``[B, V, 3]`` to the extent of the strands, seen from the middle of the skull.
+
+        The extent is a power mean of the strands' distances in cells of direction, which leaves out single hairs.
+
+        Args:
+            subjects: the people.
+            reach: share of the extent to lift to ``[B, 1]``.
+            columns: cells around.
+            rows: cells from below to above.
+        """
+        template, batch = self.template, len(subjects)
+        everyone = owners(batch, 1, reach.device)
+        middles, _ = subjects.strand_means(subjects.rest, everyone, subjects.rest)
+        around, height, distance = _directions(middles - template.centre)
+        column = ((around + 1.0) / 2.0 * columns).long().clamp(0, columns - 1)
+        cell = ((height + 1.0) / 2.0 * rows).long().clamp(0, rows - 1) * columns + column
+        there = (subjects.strands.opacity.flatten(1) > 0.35).float()
+        total = torch.zeros(batch, rows * columns, device=reach.device)
+        number = total.scatter_add(1, cell, there)
+        total = total.scatter_add(1, cell, there * (distance / 0.1) ** 8)
+        extent = 0.1 * (total / number.clamp_min(1.0)) ** 0.125 * (number >= 3.0)
+        extent = extent.view(batch, 1, rows, columns)
+        extent = torch.cat([extent[..., -1:], extent, extent[..., :1]], dim=-1)  # the back is where it wraps round
+
+        relative = subjects.rest - template.centre
+        around, height, distance = _directions(relative)
+        place = torch.stack([around * columns / (columns + 2), height], dim=-1)
+        wanted = torch.nn.functional.grid_sample(extent, place[:, None], padding_mode="border", align_corners=False)
+        atlas = template.vertex_atlas
+        above = atlas.elevation[None] - subjects.haircut.anchors @ atlas.hairline.T
+        beside = smoothstep(70.0, 95.0, atlas.azimuth) * smoothstep(-70.0, -50.0, atlas.elevation)
+        hairy = torch.maximum(smoothstep(-3.0, 8.0, above), beside) * template.movable
+        rise = (wanted[:, 0, 0] * reach - distance).clamp(0.0, 0.12) * hairy
+        level = torch.tensor([1.0, 0.0, 1.0], device=reach.device)
+        outwards = torch.where(relative[..., 1:2] < 0.0, relative * level, relative)
+        return torch.nn.functional.normalize(outwards, dim=-1) * rise[..., None]
 
     def _baked(self, subjects: SyntheticSubjects, posed: Tensor, viewmats: Tensor) -> Tensor:
         """The true colours, lit as in the portrait and then fixed, as Gaussians without view dependence hold them."""
@@ -160,7 +205,7 @@ class Degrader:
         front = means[..., 2:] > self.template.centre[2]
         return torch.where((found[..., 3:] > 0.8) & front, found[..., :3], root)
 
-    def _heal(self, colours: Tensor, truth: Tensor, severity: Tensor, draw: Draw) -> Tensor:
+    def _heal(self, colours: Tensor, truth: Tensor, severity: Tensor, started: Tensor, draw: Draw) -> Tensor:
         """Blend patches towards a blurred truth: the parts of the surface that training has already reached."""
         batch, skin = len(colours), len(self.template.surface)
         blurred = torch.lerp(self.fine.blur(truth[:, :skin]), self.coarse.blur(truth[:, :skin]),
@@ -168,8 +213,7 @@ class Degrader:
         sharp = torch.lerp(truth[:, :skin], blurred, draw.uniform(0.2, 1.0, batch, 1, 1))
         patches = smoothstep(-0.8, 0.8, layered_noise(self.template.atlas.points, draw, batch, 0.12, octaves=2)
                              + draw.uniform(-1.0, 1.0, batch, 1))  # fmt: skip
-        started = draw.chance(0.45, batch, 1)  # avatars straight from the projection
-        amount = patches * (1.0 - started) * (1.15 - severity[:, None]) * draw.uniform(0.3, 1.0, batch, 1)
+        amount = patches * (1.0 - started[:, None]) * (1.15 - severity[:, None]) * draw.uniform(0.3, 1.0, batch, 1)
         healed = torch.lerp(colours[:, :skin], sharp, amount.clamp(0.0, 1.0)[..., None])
         strands = torch.lerp(colours[:, skin:], truth[:, skin:], (1.0 - severity)[:, None, None])
         return torch.cat([healed, strands], dim=1)
@@ -210,10 +254,10 @@ class Degrader:
         surface = torch.lerp(surface, stain.expand_as(surface), lids * smear)
 
         out = torch.cat([surface, colours[:, skin:]], dim=1)
-        grain = draw.chance(0.6, batch, 1, 1) * draw.uniform(0.0, 0.12, batch, 1, 1) * s[..., None]
+        grain = draw.chance(0.6, batch, 1, 1) * draw.uniform(0.0, 0.08, batch, 1, 1) * s[..., None]
         out = out + grain * draw.normal(*out.shape)
         stains = torch.stack([wave_noise(atlas.points, draw, batch, 0.03, waves=6) for _ in range(3)], dim=-1)
-        stains = stains * draw.chance(0.5, batch, 1, 1) * draw.uniform(0.0, 0.07, batch, 1, 1) * s[..., None]
+        stains = stains * draw.chance(0.5, batch, 1, 1) * draw.uniform(0.0, 0.05, batch, 1, 1) * s[..., None]
         cast = 0.05 * draw.chance(0.4, batch, 1, 1) * draw.normal(batch, 1, 3) * s[..., None]
         return torch.cat([out[:, :skin] + stains, out[:, skin:]], dim=1) + cast
 
@@ -282,3 +326,10 @@ class HalfTrained:
             splats = self.splats(flat[part], owner[part])
             pictures.append(splats.draw(views[part], cameras[part], size, background[owner[part]])[0])
         return torch.cat(pictures).unflatten(0, (batch, frames))
+
+
+def _directions(relative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Azimuth and elevation scaled to [-1, 1], and distance, of vectors ``[..., 3]``."""
+    around = torch.atan2(relative[..., 0], relative[..., 2]) / math.pi
+    height = torch.atan2(relative[..., 1], relative[..., [0, 2]].norm(dim=-1)) / (math.pi / 2.0)
+    return around, height, relative.norm(dim=-1)

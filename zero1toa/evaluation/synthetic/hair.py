@@ -17,7 +17,7 @@ _STYLE_WEIGHTS = (0.09, 0.12, 0.34, 0.16, 0.19, 0.10)
 _THICKNESS = ((0.0, 0.0), (0.001, 0.003), (0.005, 0.016), (0.008, 0.02), (0.008, 0.02), (0.018, 0.05))
 _LENGTH = ((0.0, 0.0), (0.0, 0.0), (0.015, 0.045), (0.06, 0.13), (0.16, 0.30), (0.02, 0.07))
 _DROOP = ((0.0, 0.0), (0.0, 0.0), (0.05, 0.35), (0.4, 0.8), (0.6, 1.0), (0.0, 0.15))
-_UNRULY = ((0.0, 0.0), (0.0, 0.0), (0.1, 0.6), (0.05, 0.35), (0.03, 0.25), (0.7, 1.3))
+_UNRULY = ((0.0, 0.0), (0.0, 0.0), (0.1, 0.6), (0.04, 0.28), (0.02, 0.15), (0.7, 1.3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +91,8 @@ def draw_haircuts(draw: Draw, atlas: Atlas, colour: Tensor, age: Tensor, beard: 
         limits = torch.tensor(table, device=device)[style]
         return limits[:, :1] + (limits[:, 1:] - limits[:, :1]) * draw.uniform(0.0, 1.0, batch, 1)
 
+    # Long hair combed forwards would hide the face.
+    forward = draw.uniform(-0.9, 0.7, batch) * torch.where((style == 3) | (style == 4), 0.5, 1.0) - 0.2 * (style == 4)
     front = draw.uniform(-2.0, 5.0, batch) + 7.0 * age * draw.uniform(0.0, 1.0, batch)
     recede = draw.uniform(-1.0, 7.0, batch) + 10.0 * age * draw.uniform(0.0, 1.0, batch)
     lower = draw.uniform(-5.0, 8.0, batch)
@@ -105,7 +107,7 @@ def draw_haircuts(draw: Draw, atlas: Atlas, colour: Tensor, age: Tensor, beard: 
         droop=between(_DROOP),
         unruly=between(_UNRULY),
         part=draw.uniform(-0.05, 0.05, batch, 1) * draw.chance(0.7, batch, 1),
-        comb=torch.stack([draw.uniform(0.2, 1.0, batch), draw.uniform(-0.9, 0.7, batch)], dim=-1),
+        comb=torch.stack([draw.uniform(0.2, 1.0, batch), forward], dim=-1),
         colour=colour,
         grey=draw.chance(0.4, batch, 1) * age[:, None] * draw.uniform(0.0, 0.8, batch, 1),
     )
@@ -191,10 +193,11 @@ def grow_strands(
     offsets, directions, outwards = [], [], []
     for piece in range(pieces):
         out = torch.nn.functional.normalize((position - centre) / radii[:, None] ** 2, dim=-1)
-        flow = comb - (comb * out).sum(-1, keepdim=True) * out
-        pull = cut.droop[..., None] * (0.6 + 1.2 * piece / pieces)
+        along = comb * (1.0 - 0.8 * cut.droop[..., None] * piece / pieces)  # long hair falls instead of flying on
+        flow = along - (along * out).sum(-1, keepdim=True) * out
+        pull = cut.droop[..., None] * (0.6 + 1.8 * piece / pieces)
         wander = 0.6 * wander + 0.6 * cut.unruly[..., None] * draw.normal(batch, count, 3)
-        heading = flow + pull * down + wander + out * (0.25 if piece == 0 else 0.05)
+        heading = flow + pull * down + wander + out * (0.2 if piece == 0 else 0.03)
         target = position + torch.nn.functional.normalize(heading, dim=-1) * step
         target = _outside(target, centre, shell)
         move = target - position

@@ -264,8 +264,8 @@ class SyntheticSubjects:
                 marks)  # fmt: skip
 
 
-def draw_subjects(template: Template, draw: Draw, batch: int) -> SyntheticSubjects:
-    """Draw B random people."""
+def draw_subjects(template: Template, draw: Draw, batch: int, odd: float = 0.12) -> SyntheticSubjects:
+    """Draw B random people, a share ``odd`` of them with a natural picture for a skin."""
     head, atlas, regions = template.head, template.atlas, template.surface.regions
     looks = draw_looks(draw, batch)
     strength = draw.uniform(0.4, 1.0, batch, 1)
@@ -274,7 +274,7 @@ def draw_subjects(template: Template, draw: Draw, batch: int) -> SyntheticSubjec
     cut = draw_haircuts(draw, atlas, looks.hair, looks.age, looks.beard)
 
     albedo, gloss = paint_skin(atlas, looks, draw)
-    albedo = odd_skin(albedo, atlas.points, draw)
+    albedo = odd_skin(albedo, atlas.points, draw, odd)
     albedo, gloss = paint_lips(albedo, gloss, regions["lips"], atlas, looks, draw)
     albedo, beard = paint_beard(albedo, regions["lips"], atlas, looks, draw)
     albedo = paint_brows(albedo, atlas, looks, draw)
