@@ -86,6 +86,28 @@ def _root(
 
 @app.command()
 @guarded
+def generate(
+    photo: Annotated[str, typer.Argument(metavar="PHOTO", help="Image file, or sample:astronaut.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Configuration, e.g. preset=standard loop.iterations=900."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with configuration values.")] = None,
+    serial: Annotated[bool, typer.Option("--serial", help="Run the plain loop in this process, without Ray.")] = False,
+    face: Annotated[int | None, typer.Option(min=0, help="Which face of several, by size; 0 is the largest.")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew in a folder that holds an earlier run.")
+    ] = False,
+) -> None:
+    """Make an animatable avatar of one portrait photo; the same command again continues after a stop."""
+    from zero1toa.commands.generate import generate_avatar
+
+    generate_avatar(photo, output, overrides or (), serial=serial, face=face, restart=restart, file=config)
+
+
+@app.command()
+@guarded
 def render(
     bundle: Bundle,
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")],

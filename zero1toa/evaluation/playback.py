@@ -123,8 +123,10 @@ class AvatarPlayer:
         viewmats, Ks = self.cameras(azimuth, elevation, size, len(weights))
         for start in range(0, len(weights), self._chunk):
             part = slice(start, start + self._chunk)
-            params = self.pose(weights[part], None if turns is None else turns[part])
-            yield from self._draw(params, viewmats[part], Ks[part], size, background)
+            pose, turn = weights[part], None if turns is None else turns[part]
+            if (pose == pose[:1]).all() and (turn is None or (turn == turn[:1]).all()):
+                pose, turn = pose[:1], None if turn is None else turn[:1]  # only the camera moves
+            yield from self._draw(self.pose(pose, turn), viewmats[part], Ks[part], size, background)
 
     def portrait_view(self, size: int, background: Sequence[float] | None = WHITE) -> NDArray[np.uint8]:
         """The avatar from the portrait's own camera with its own expression ``[size, size, 3 or 4]`` uint8."""
@@ -137,15 +139,18 @@ class AvatarPlayer:
     def _draw(
         self, params: HeadParams, viewmats: Tensor, Ks: Tensor, size: int, background: Sequence[float] | None
     ) -> NDArray[np.uint8]:
+        """Pictures of T poses, or of one pose, in T cameras."""
+        vertices = self.head.vertices(params)
+        axis = 0 if len(vertices) == 1 else 1  # one set of Gaussians with T cameras, or T sets with one each
         pictures, alphas, _ = self._avatar.render(
-            self.head.vertices(params),
-            viewmats[:, None],
-            Ks[:, None],
+            vertices,
+            viewmats.unsqueeze(axis),
+            Ks.unsqueeze(axis),
             size,
             (0.0, 0.0, 0.0) if background is None else background,
             self._backend,
         )
-        pictures, alphas = pictures[:, 0], alphas[:, 0].clamp(0, 1)
+        pictures, alphas = pictures.flatten(0, 1), alphas.flatten(0, 1).clamp(0, 1)
         if background is None:
             # Over black the colour is premultiplied; straight alpha is what picture files hold.
             pictures = torch.cat([pictures / alphas.clamp(min=1e-4), alphas], dim=-1)

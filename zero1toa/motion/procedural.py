@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from zero1toa.media import write_text
 from zero1toa.motion.sequence import HEAD_NAMES, Motion
 
 Shape = Mapping[str, float]
+Pose = tuple[Shape, tuple[float, float, float]]  # weights; head yaw, pitch and roll in degrees
 
 
 def _shape(text: str) -> Shape:
@@ -45,8 +46,7 @@ CONSONANTS: tuple[Shape, ...] = (
     _shape("jawOpen 0.08, mouthStretch 0.15"),
 )
 
-# Each pose with its head turn: yaw, pitch, roll in degrees.
-POSES: tuple[tuple[Shape, tuple[float, float, float]], ...] = (
+POSES: tuple[Pose, ...] = (
     (_shape("mouthSmile 0.9, cheekSquint 0.4"), (0, 0, 0)),
     (_shape("jawOpen 0.55, browInnerUp 0.9, browOuterUp 0.8, eyeWide 0.8, mouthFunnel 0.2"), (0, 4, 0)),
     (_shape("eyeBlinkLeft 1, mouthSmileLeft 0.5, cheekSquintLeft 0.4"), (8, 0, 4)),
@@ -139,19 +139,23 @@ def talk(rng: np.random.Generator, seconds: float = 8.0, fps: float = 25.0) -> M
     return _motion(values * fade[:, None], head * fade[:, None], fps, "talk")
 
 
-def expressions(fps: float = 25.0, move: float = 0.32, hold: float = 0.36) -> Motion:
-    """A tour of :data:`POSES`, from rest to each and back through rest.
+def expressions(
+    fps: float = 25.0, move: float = 0.32, hold: float = 0.36, poses: Sequence[Pose] | None = None
+) -> Motion:
+    """A tour of poses, from rest to each and back through rest.
 
     Args:
         fps: frames per second.
         move: seconds between rest and a pose.
         hold: seconds that a pose and the rest after it are held.
+        poses: which; all of :data:`POSES` by default.
     """
+    poses = POSES if poses is None else poses
     step = 2 * move + 1.5 * hold
-    seconds = step * len(POSES) + 2 * hold
+    seconds = step * len(poses) + 2 * hold
     times = np.arange(round(seconds * fps)) / fps
     values, head = np.zeros((len(times), len(ARKIT_NAMES))), np.zeros((len(times), 3))
-    for i, (shape, turn) in enumerate(POSES):
+    for i, (shape, turn) in enumerate(poses):
         start = hold + i * step
         ramp = np.clip((times - start) / move, 0, 1) * np.clip((start + 2 * move + hold - times) / move, 0, 1)
         weight = (ramp * ramp * (3 - 2 * ramp))[:, None]

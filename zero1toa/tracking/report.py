@@ -56,7 +56,8 @@ class Report:
         video: the preview video's file.
         clips: refined clips.
         metrics: figures by name.
-        timings: seconds by phase.
+        checks: promises, and whether each is kept.
+        timings: seconds by phase; phases may run beside each other.
         notes: fallbacks that were used, one line each.
         config: the configuration, nested.
         log: the run's ``log.jsonl``, for the curves.
@@ -71,6 +72,7 @@ class Report:
     video: Path
     clips: Sequence[RefinedClip]
     metrics: Mapping[str, Any]
+    checks: Mapping[str, bool]
     timings: Mapping[str, float]
     notes: Sequence[str]
     config: Mapping[str, Any]
@@ -90,7 +92,7 @@ def write_report(path: Path, report: Report) -> None:
         loader=PackageLoader("zero1toa.tracking"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["duration"] = duration
-    total = sum(report.timings.values()) or 1.0
+    longest = max(report.timings.values(), default=0.0) or 1.0
     page = environment.get_template("report.html.j2").render(
         report=report,
         version=__version__,
@@ -103,7 +105,7 @@ def write_report(path: Path, report: Report) -> None:
         video=f"data:video/mp4;base64,{base64.b64encode(report.video.read_bytes()).decode()}",
         clips=[(clip.name, media.data_uri(_strip(clip))) for clip in report.clips],
         charts=_charts(report.log),
-        timings=[(name, seconds, 100 * seconds / total) for name, seconds in report.timings.items()],
+        timings=[(name, seconds, 100 * seconds / longest) for name, seconds in report.timings.items()],
         settings=list(_flat(report.config)),
     )
     media.write_text(path, page)
