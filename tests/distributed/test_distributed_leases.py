@@ -2,7 +2,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from zero1toa.distributed.leases import LeaseQueue
+from zero1toa.distributed.leases import FIRST_LEASE, SHORTEST_LEASE, LeaseQueue, lease_length
 
 
 def test_first_in_first_out_and_done():
@@ -26,6 +26,9 @@ def test_expired_lease_goes_to_the_front():
     queue.submit("b", "ada", None)
     queue.take("w1", now=0)
     assert queue.next_deadline() == 10
+    assert queue.expire(9.9) == []
+    assert queue.state("a") == "leased"
+    queue.expire(10)
     again = queue.take("w2", now=10)
     assert (again.request_id, again.worker, again.attempts) == ("a", "w2", 2)
     assert queue.fail("a", "w1", "late report of the former holder") is None
@@ -44,11 +47,25 @@ def test_poison_after_three_attempts_keeps_the_reasons():
     poisoned = queue.expire(12)
     assert [lease.request_id for lease in poisoned] == ["a"]
     assert poisoned[0].reasons == ["out of memory", "w1 died", "w2: no answer within 10 s"]
-    assert queue.state("a") == "poisoned"
-    assert not queue.submit("a", "ada", None)
-    assert queue.poisoned("ada") == poisoned
+    assert queue.state("a") == "unknown"
+    assert queue.submit("a", "ada", None)  # asked for again later, it gets three new attempts
     queue.forget("ada")
     assert queue.state("a") == "unknown"
+
+
+def test_a_worker_that_missed_the_answer_gets_the_same_request():
+    queue = LeaseQueue(10)
+    queue.submit("a", "ada", None)
+    queue.submit("b", "ada", None)
+    assert queue.take("w1", 0) is queue.take("w1", 3)
+    assert queue.next_deadline() == 13
+    assert queue.waiting == 1
+
+
+def test_lease_length_follows_the_slowest_service():
+    assert lease_length([1.0, 2.0]) == FIRST_LEASE
+    assert lease_length([1.0, 2.0, 3.0]) == SHORTEST_LEASE
+    assert lease_length([10.0, 40.0, 30.0]) == 120.0
 
 
 class Machine(RuleBasedStateMachine):
@@ -57,6 +74,11 @@ class Machine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.queue, self.now, self.open, self.done_ids = LeaseQueue(5, max_attempts=3), 0.0, set(), set()
+
+    def given_up(self, leases):
+        for lease in leases:
+            assert lease.attempts == len(lease.reasons) == 3
+            self.open.discard(lease.request_id)
 
     @rule(number=st.integers(0, 8))
     def submit(self, number):
@@ -74,11 +96,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(["w1", "w2"]))
     def die(self, worker):
-        self.queue.release(worker, "died")
+        self.given_up(self.queue.release(worker, "died"))
 
     @rule(worker=st.sampled_from(["w1", "w2"]), number=st.integers(0, 8))
     def fail(self, worker, number):
-        self.queue.fail(f"r{number}", worker, "error")
+        lease = self.queue.fail(f"r{number}", worker, "error")
+        self.given_up([lease] if lease else [])
 
     @rule(number=st.integers(0, 8))
     def finish(self, number):
@@ -89,6 +112,7 @@ class Machine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 6))
     def wait(self, seconds):
         self.now += seconds
+        self.given_up(self.queue.expire(self.now))
 
     @invariant()
     def nothing_is_lost(self):

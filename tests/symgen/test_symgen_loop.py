@@ -16,7 +16,7 @@ from zero1toa.symgen.loop import generate_serial
 from zero1toa.symgen.store import SymGENStore
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -24,7 +24,7 @@ def record(events, stop_at=None):
     def progress(event):
         events.append(event)
         if stop_at is not None and (event.kind, event.iteration) == stop_at:
-            raise Stop
+            raise StopError
 
     return progress
 
@@ -85,7 +85,7 @@ def test_training_lowers_the_loss_on_the_portrait(tmp_path):
 @pytest.mark.parametrize("stop_at", [("iteration", 3), ("checkpoint", 4), ("answered", 6), ("iteration", 11)])
 def test_an_interruption_leaves_no_trace(plain, tmp_path, stop_at):
     before, after = [], []
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         generate_serial(tiny_portrait(), tiny_config(), tmp_path, record(before, stop_at))
     result = generate_serial(tiny_portrait(), tiny_config(), tmp_path, record(after))
     assert same(gaussians(result), gaussians(plain[0]))
@@ -97,7 +97,7 @@ def test_an_interruption_leaves_no_trace(plain, tmp_path, stop_at):
 
 
 def test_work_that_was_committed_is_not_repeated(tmp_path, monkeypatch):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         generate_serial(tiny_portrait(), tiny_config(), tmp_path, record([], ("iteration", 3)))
     calls = []
     real = refinery.refine
@@ -128,7 +128,7 @@ def test_what_does_not_shape_the_avatar_may_change(plain):
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         generate_serial(tiny_portrait(), tiny_config(), tmp_path, record([], ("iteration", 5)))
     state = tmp_path / "checkpoint" / "state.pt"
     state.write_bytes(state.read_bytes()[:1000])
@@ -189,7 +189,7 @@ def test_density_control_survives_an_interruption(tmp_path):
     )
     whole = generate_serial(tiny_portrait(), tiny_config(*overrides), tmp_path / "a")
     assert whole.gaussians > 12_056
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         generate_serial(tiny_portrait(), tiny_config(*overrides), tmp_path / "b", record([], ("iteration", 7)))
     halves = generate_serial(tiny_portrait(), tiny_config(*overrides), tmp_path / "b")
     assert same(gaussians(whole), gaussians(halves))

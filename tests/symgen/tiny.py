@@ -51,6 +51,8 @@ def tiny_config(*overrides: str) -> Config:
             "preset=preview",
             "device=cpu",
             "avatar.gaussians_per_triangle=1",
+            "avatar.hair_volume=false",
+            "avatar.project_portrait=false",
             f"render.size={SIZE}",
             "loss.perceptual_kind=none",
             "diffusion.backbone=fake",

@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
 
-State = Literal["queued", "leased", "done", "poisoned", "unknown"]
+FIRST_LEASE = 1800.0
+"""Seconds of a lease before anything was measured: loading weights and compiling kernels come first."""
+SHORTEST_LEASE = 60.0
+"""Seconds below which no lease goes, so that a machine that is busy for a moment loses nothing."""
+
+
+def lease_length(durations: Sequence[float]) -> float:
+    """Seconds to lease a request for: three times the slowest of the services measured lately.
+
+    Workers that die are noticed at once by other means; a lease is for those that hang.
+
+    Args:
+        durations: seconds of recent services; fewer than three say nothing yet.
+    """
+    return FIRST_LEASE if len(durations) < 3 else max(SHORTEST_LEASE, 3 * max(durations))
+
+
+State = Literal["queued", "leased", "unknown"]
 
 
 @dataclasses.dataclass
@@ -25,6 +43,7 @@ class Lease(Generic[T]):
         payload: what a worker needs to serve it.
         attempts: times it was handed out.
         worker: worker that holds it, or None while it is queued.
+        taken: time at which the holder took it.
         deadline: time at which the holder is taken for dead.
         reasons: why earlier attempts failed, one line each.
     """
@@ -34,6 +53,7 @@ class Lease(Generic[T]):
     payload: T
     attempts: int = 0
     worker: str | None = None
+    taken: float = 0.0
     deadline: float = 0.0
     reasons: list[str] = dataclasses.field(default_factory=list)
 
@@ -41,9 +61,11 @@ class Lease(Generic[T]):
 class LeaseQueue(Generic[T]):
     """First in, first out, with leases that expire and requests that are given up after ``max_attempts``.
 
+    A request that is given up (poisoned) is handed back to the caller with its reasons and forgotten here.
+
     Args:
         lease_seconds: how long a worker may keep a request before it is handed to another one.
-        max_attempts: attempts after which a request is poisoned.
+        max_attempts: attempts after which a request is given up.
     """
 
     def __init__(self, lease_seconds: float, max_attempts: int = 3) -> None:
@@ -51,36 +73,41 @@ class LeaseQueue(Generic[T]):
         self.max_attempts = max_attempts
         self._queue: OrderedDict[str, Lease[T]] = OrderedDict()
         self._leased: dict[str, Lease[T]] = {}
-        self._poisoned: dict[str, Lease[T]] = {}
 
     def submit(self, request_id: str, avatar: str, payload: T) -> bool:
-        """Queue a request; False if it is already queued, leased or poisoned (a repeated submission)."""
+        """Queue a request; False if it is already queued or leased (a repeated submission)."""
         if self.state(request_id) != "unknown":
             return False
         self._queue[request_id] = Lease(request_id, avatar, payload)
         return True
 
     def take(self, worker: str, now: float) -> Lease[T] | None:
-        """Hand the oldest request to ``worker`` until ``now + lease_seconds``, or None if nothing waits."""
-        self.expire(now)
+        """Hand the oldest request to ``worker`` until ``now + lease_seconds``, or None if nothing waits.
+
+        A worker serves one request at a time: one that asks again while it holds a lease has not received the answer,
+        and gets the same request again.
+        """
+        held = next((lease for lease in self._leased.values() if lease.worker == worker), None)
+        if held is not None:
+            held.deadline = now + self.lease_seconds
+            return held
         if not self._queue:
             return None
         _, lease = self._queue.popitem(last=False)
         lease.attempts += 1
         lease.worker = worker
+        lease.taken = now
         lease.deadline = now + self.lease_seconds
         self._leased[lease.request_id] = lease
         return lease
 
-    def done(self, request_id: str) -> bool:
+    def done(self, request_id: str) -> Lease[T] | None:
         """Forget a request that was served; also one whose lease had expired, since its work is committed.
 
         Returns:
-            False for a request that the queue does not know (served before, or lost in a restart).
+            The request, or None if the queue does not know it (served before, or lost in a restart).
         """
-        known = self._leased.pop(request_id, None) or self._queue.pop(request_id, None)
-        known = known or self._poisoned.pop(request_id, None)
-        return known is not None
+        return self._leased.pop(request_id, None) or self._queue.pop(request_id, None)
 
     def fail(self, request_id: str, worker: str, reason: str) -> Lease[T] | None:
         """Note that ``worker`` could not serve a request, and queue it again or poison it.
@@ -105,26 +132,19 @@ class LeaseQueue(Generic[T]):
         return [lease for lease in (self._again(one, f"{one.worker}: {reason}") for one in late) if lease is not None]
 
     def state(self, request_id: str) -> State:
-        """Where a request is; ``unknown`` if it was never submitted, was served, or was lost in a restart."""
+        """Where a request is; ``unknown`` if never submitted, served, given up, or lost in a restart."""
         if request_id in self._queue:
             return "queued"
-        if request_id in self._leased:
-            return "leased"
-        return "poisoned" if request_id in self._poisoned else "unknown"
+        return "leased" if request_id in self._leased else "unknown"
 
     def forget(self, avatar: str) -> None:
-        """Drop what is queued or poisoned for an avatar that is finished; leases run out on their own."""
-        for store in (self._queue, self._poisoned):
-            for request_id in [r for r, lease in store.items() if lease.avatar == avatar]:
-                del store[request_id]
+        """Drop what is queued for an avatar that is finished; leases run out on their own."""
+        for request_id in [r for r, lease in self._queue.items() if lease.avatar == avatar]:
+            del self._queue[request_id]
 
     def next_deadline(self) -> float | None:
         """The earliest deadline among the leases, or None without leases."""
         return min((lease.deadline for lease in self._leased.values()), default=None)
-
-    def poisoned(self, avatar: str) -> list[Lease[T]]:
-        """Requests of an avatar that were given up, with their reasons."""
-        return [lease for lease in self._poisoned.values() if lease.avatar == avatar]
 
     @property
     def waiting(self) -> int:
@@ -141,7 +161,6 @@ class LeaseQueue(Generic[T]):
         lease.reasons.append(reason)
         lease.worker = None
         if lease.attempts >= self.max_attempts:
-            self._poisoned[lease.request_id] = lease
             return lease
         # To the front: an avatar at slack 0 stands still until this very request is answered.
         self._queue[lease.request_id] = lease

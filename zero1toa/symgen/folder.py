@@ -49,6 +49,11 @@ class RunFolder:
         return self.root / "checkpoint" / "state.pt"
 
     @property
+    def trainer_lock(self) -> Path:
+        """Lock of the one process that trains here."""
+        return self.root / "checkpoint" / ".lock"
+
+    @property
     def preview(self) -> Path:
         """The newest preview picture."""
         return self.root / "preview.png"

@@ -14,12 +14,13 @@ from zero1toa.head.protocol import HeadModel
 from zero1toa.symgen.alternation import Emit, alternate
 from zero1toa.symgen.folder import RunFolder, open_run
 from zero1toa.symgen.landmarks import choose_detector
+from zero1toa.symgen.locks import FolderLock
 from zero1toa.symgen.progress import Progress, ProgressEvent, silent
 from zero1toa.symgen.reconstruct import Fetch, Reconstruction
 from zero1toa.symgen.refinery import Refiner, Refinery, SerialRefinery
 from zero1toa.symgen.result import GenerationResult
 from zero1toa.symgen.staleness import StalenessPolicy
-from zero1toa.symgen.store import Reference, SymGENStore
+from zero1toa.symgen.store import LOCK, Reference, SymGENStore
 from zero1toa.types import Portrait
 
 
@@ -46,11 +47,11 @@ def generate_serial(
         KeyboardInterrupt: on Ctrl-C; the same call continues from the last checkpoint.
     """
     folder = open_run(output, portrait, config)
-    store = open_store(folder, portrait)
     policy = StalenessPolicy(config.loop.update_interval)
-    refinery = SerialRefinery(store, policy, Refiner(config, choose_device(config.device)))
-
-    result = run(portrait, config, folder, store.fetch, refinery, policy, progress, head=head)
+    with FolderLock(folder.dataset / LOCK):
+        store = open_store(folder, portrait)
+        refinery = SerialRefinery(store, policy, Refiner(config, choose_device(config.device)))
+        result = run(portrait, config, folder, store.fetch, refinery, policy, progress, head=head)
     assert result is not None  # nobody stops a serial run but an exception
     return result
 
@@ -83,6 +84,21 @@ def run(
     Returns:
         The result, or None if the run was stopped.
     """
+    with FolderLock(folder.trainer_lock):
+        return _run(portrait, config, folder, fetch, refinery, policy, emit, head, stopping)
+
+
+def _run(
+    portrait: Portrait,
+    config: Config,
+    folder: RunFolder,
+    fetch: Fetch,
+    refinery: Refinery,
+    policy: StalenessPolicy,
+    emit: Emit,
+    head: HeadModel | None,
+    stopping: Callable[[], bool],
+) -> GenerationResult | None:
     if head is None:
         from zero1toa.head.registry import load_head
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zero1toa.avatar.bundle import Bundle, fingerprint
+from zero1toa.avatar.creation import create_avatar
 from zero1toa.avatar.density import ScreenGradients, change_density, is_due
 from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.avatar.losses import ReconstructionLoss, drawn
@@ -37,7 +38,6 @@ from zero1toa.head.protocol import HeadModel
 from zero1toa.render.cameras import resize_intrinsics
 from zero1toa.render.rasterize import screen_gradient
 from zero1toa.symgen import checkpoint
-from zero1toa.symgen.initial import initial_avatar
 from zero1toa.symgen.landmarks import Detector, LandmarkCounts, project_landmarks, track_landmarks
 from zero1toa.symgen.posing import PosedClips
 from zero1toa.symgen.refine import composite
@@ -107,8 +107,8 @@ class Reconstruction:
         self._portrait = portrait
         self.head = head.to(self._device)
         self.schedule = Schedule(config.curriculum)
-        start = initial_avatar(portrait, self.head, config, self._device)
-        self.gaussians = start.gaussians
+        start = create_avatar(self.head, portrait, config.avatar)
+        self.gaussians = start.avatar
         self.params = start.params
         specs = build_clips(config.curriculum, self.head, self.params, config.render.size, config.seed)
         specs[PORTRAIT] = self._portrait_spec()

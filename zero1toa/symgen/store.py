@@ -9,8 +9,8 @@ Layout under the store's folder, fit for a file system or an object store::
 
 Pictures become part of the dataset by their commit record, which is written after them; everything else in memory is an
 index that listing ``commits/`` rebuilds. Every file is written under a temporary name and then renamed, so that no
-reader ever sees a torn file. A commit is idempotent by its request's id: whoever is unsure whether a commit
-succeeded repeats it. One process writes at a time.
+reader ever sees a torn file. A commit is idempotent by its request's id: whoever is unsure whether a commit succeeded
+repeats it. One process writes at a time and holds :data:`LOCK`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from zero1toa.errors import OutputError, StoreError
 from zero1toa.types import Receipt, RefineRequest, SampleKey
 
 FORMAT = 1
+
+LOCK = ".lock"
+"""Lock file in the store's folder, of the one process that writes; taken before the store is opened."""
 
 
 @dataclasses.dataclass(frozen=True)
