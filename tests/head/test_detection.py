@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from zero1toa.head.appearance import Palette, paint_default
-from zero1toa.head.build.template import detect
 from zero1toa.head.canonical import CanonicalHead
 from zero1toa.head.preview import render
+from zero1toa.head.sculpt.template import detect
 
 DARK = Palette(skin=(0.45, 0.30, 0.22), hair=(0.06, 0.05, 0.05), lips=(0.42, 0.22, 0.22))
 

@@ -6,7 +6,6 @@ Good enough for a landmark detector, for synthetic subjects and for previews; a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -65,7 +64,7 @@ def paint_default(head: HeadModel, palette: Palette | None = None) -> Tensor:
     painter.fill_softly("scalp", hair)
     painter.fill("lips", torch.tensor(palette.lips, device=rest.device))
     for nostril in _NOSTRILS:
-        painter.blob(marks[nostril] + _offset(rest, 0, 0.0005, 0.0), 0.0028, dark * 0.6, 0.75, on_face)
+        painter.blob(marks[nostril], 0.0028, dark * 0.6, 0.75, on_face)
     painter.line(marks[list(_MOUTH_LINE)], 0.0011, dark * 0.55, 0.9, on_face)
     eyes = painter.vertices("eye_left") | painter.vertices("eye_right")
     around = on_face & ~eyes
@@ -143,7 +142,3 @@ def _distance_to_polyline(positions: Tensor, points: Tensor) -> Tensor:
     relative = positions[:, None] - start
     along = ((relative * step).sum(-1) / (step**2).sum(-1).clamp(min=1e-12)).clamp(0, 1)
     return (relative - along[..., None] * step).norm(dim=-1).amin(1)
-
-
-def _offset(like: Tensor, *values: float | Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)

@@ -48,7 +48,7 @@ class CanonicalHead:
         eye_radius: metres.
     """
 
-    joints = JOINTS
+    joints: tuple[str, ...] = JOINTS
 
     def __init__(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         self.name: str = meta["name"]
