@@ -45,6 +45,8 @@ class AvatarConfig:
     """Initial opacity."""
     lid_opacity: float = 0.9
     """Initial opacity near the eyelids, which a thin closed lid needs to hide the eyeball (paper sec. 4.2)."""
+    projected_opacity: float = 0.95
+    """Initial opacity of every Gaussian when the portrait is projected: colours are known, so the surface is closed."""
     project_portrait: bool = True
     """Colour the Gaussians by projecting the portrait before the first step (an addition to the paper)."""
     hair_volume: bool = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from sphere_head import SphereHead
 
 from zero1toa.avatar import quaternion
-from zero1toa.avatar.initialisation import COUNTS, counts_per_face, initialise, lattice
+from zero1toa.avatar.initialisation import COUNTS, initialise, lattice
 from zero1toa.avatar.rigging import triangle_frames
 from zero1toa.config import AvatarConfig
 from zero1toa.errors import ConfigError
@@ -29,8 +31,14 @@ def test_every_triangle_has_its_count_and_lies_on_the_surface(count: int) -> Non
     head = SphereHead()
     avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=count))
     per_face = torch.bincount(avatar.binding, minlength=len(head.faces))
-    assert torch.equal(per_face, counts_per_face(head, count))
-    assert (per_face[head.regions["face"]] == count).all()
+    face = head.regions["face"] & ~head.regions["neck"] & ~head.regions["scalp"]
+    corners = head.rest[head.faces]
+    longest = torch.stack([(corners[:, i] - corners[:, i - 1]).norm(dim=-1) for i in range(3)]).amax(0)
+    for f in face.nonzero().flatten().tolist():
+        order = max(COUNTS.index(count) + 1, min(math.ceil(longest[f].item() / 0.008), 5))
+        assert per_face[f] == order * (order + 1) // 2
+    plain = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=count), {})
+    assert (torch.bincount(plain.binding) == count).all()
     # On the plane of its triangle and inside the free distance of the position loss.
     assert avatar.means[:, 1].abs().max() < 1e-4
     assert (avatar.means.norm(dim=-1) < 1.0).float().mean() > 0.99
@@ -50,7 +58,7 @@ def test_the_surface_is_closed_at_rest_without_blur(count: int) -> None:
     a = torch.tensor([i * n + j for i in range(n - 1) for j in range(n - 1)])
     head.faces = torch.cat([torch.stack([a, a + n, a + 1], -1), torch.stack([a + n, a + n + 1, a + 1], -1)])
     head.regions = {name: torch.zeros(len(head.faces), dtype=torch.bool) for name in head.regions}
-    avatar = initialise(head, vertices, AvatarConfig(gaussians_per_triangle=count, opacity=0.95))
+    avatar = initialise(head, vertices, AvatarConfig(gaussians_per_triangle=count))
     world = avatar.splats(vertices)
 
     corners = vertices[head.faces]
@@ -70,16 +78,18 @@ def test_the_surface_is_closed_at_rest_without_blur(count: int) -> None:
 
 def test_lids_are_opaque_and_the_rest_is_not() -> None:
     head = SphereHead()
-    avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=1))
+    avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=1, project_portrait=False))
     lids = (head.regions["lids_left"] | head.regions["lids_right"])[avatar.binding]
     torch.testing.assert_close(avatar.opacities[lids], torch.full((int(lids.sum()),), 0.9))
     torch.testing.assert_close(avatar.opacities[~lids], torch.full((int((~lids).sum()),), 0.1))
+    projected = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=1))
+    torch.testing.assert_close(projected.opacities, torch.full((len(projected),), 0.95))
 
 
 def test_gaussians_follow_their_triangles_inertia() -> None:
     """In the world, each Gaussian's covariance in its plane is a multiple of its triangle's own."""
     head = SphereHead()
-    avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=10), {"neck": 10})
+    avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=10), {})
     world = avatar.splats(head.rest)
     R = quaternion.to_matrix(world.quats)
     covariance = R @ torch.diag_embed(world.scales**2) @ R.transpose(-1, -2)
@@ -100,4 +110,4 @@ def test_wrong_counts_and_regions_are_named() -> None:
     with pytest.raises(ConfigError, match="gaussians_per_triangle=4"):
         initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=4))
     with pytest.raises(ConfigError, match="'nose'"):
-        initialise(head, head.rest, AvatarConfig(), {"nose": 3})
+        initialise(head, head.rest, AvatarConfig(), {"nose": 1})

@@ -1,0 +1,62 @@
+"""From a portrait to its first avatar: hair volume, Gaussians, colours."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from zero1toa.avatar.gaussians import GaussianAvatar
+from zero1toa.avatar.hair import fit_hair
+from zero1toa.avatar.initialisation import initialise
+from zero1toa.avatar.projection import project_portrait
+from zero1toa.config import AvatarConfig
+from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.types import Portrait
+
+
+@dataclasses.dataclass(frozen=True)
+class NewAvatar:
+    """An avatar before its first training step.
+
+    Attributes:
+        avatar: the Gaussians.
+        params: the portrait's head with its hair offset.
+        seen: share of the Gaussians whose colour the portrait shows itself.
+        notes: what was assumed, one line each.
+    """
+
+    avatar: GaussianAvatar
+    params: HeadParams
+    seen: float
+    notes: tuple[str, ...]
+
+
+@torch.no_grad()
+def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> NewAvatar:
+    """Make the initial avatar of a portrait; deterministic.
+
+    The Gaussians are placed on the person's neutral face, not on the portrait's expression, so that a smile does not
+    leave stretched ones behind.
+
+    Args:
+        head: head model; the avatar is made on its device.
+        portrait: the carved, fitted portrait.
+        config: counts, opacities, and which additions to the paper are on.
+    """
+    device = head.faces.device
+    params, notes = portrait.params, []
+    if config.hair_volume:
+        volume = fit_hair(head.to("cpu"), dataclasses.replace(portrait, params=params.to("cpu")))
+        params = volume.params
+        notes.append(f"hair: the scalp is lifted by {1000 * volume.thickness:.0f} mm on average to the matte's outline")
+    params = params.to(device)
+    neutral = head.neutral().to(device)
+    rest = head.vertices(neutral.replace(shape=params.shape, offset=params.offset))
+    avatar = initialise(head, rest, config)
+    seen = 0.0
+    if config.project_portrait:
+        image = torch.from_numpy(portrait.image).to(device).float() / 255
+        viewmat, K = (torch.from_numpy(m).to(device) for m in (portrait.viewmat, portrait.K))
+        seen = float(project_portrait(avatar, head, rest, head.vertices(params), image, viewmat, K).mean())
+    return NewAvatar(avatar, params, seen, tuple(notes))

@@ -1,0 +1,136 @@
+"""Eyes, lids and mouth of a projected portrait: parts whose picture must not be copied as it is.
+
+An iris turns and must look right from everywhere, so it is made radially symmetric; lids smeared with the open eye's
+picture would read as open when closed; a mouth's inside is hardly ever seen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zero1toa.avatar.picture_sampling import smooth_step
+from zero1toa.head.protocol import HeadModel
+
+#: Landmarks of each eye (right, left): centre and rim of the iris; upper and lower lash line.
+_IRIS = {"right": (468, (469, 470, 471, 472)), "left": (473, (474, 475, 476, 477))}
+_UPPER = {"right": (33, 246, 161, 160, 159, 158, 157, 173, 133), "left": (263, 466, 388, 387, 386, 385, 384, 398, 362)}
+_LOWER = {"right": (33, 7, 163, 144, 145, 153, 154, 155, 133), "left": (263, 249, 390, 373, 374, 380, 381, 382, 362)}
+
+#: The seam between the lips.
+_LIP_SEAM = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191, 78)
+
+BROWN = (0.30, 0.20, 0.13)
+PUPIL = (0.03, 0.025, 0.025)
+PUPIL_RADIUS = 0.36
+"""Of the iris' radius: an eye in a lit room."""
+SCLERA = (0.90, 0.87, 0.85)
+TEETH = (0.90, 0.87, 0.80)
+CAVITY = (0.30, 0.085, 0.08)
+TONGUE = (0.66, 0.34, 0.33)
+LASHES = (0.10, 0.07, 0.06)
+_RINGS = 9
+
+
+class FeaturePainter:
+    """Colours of eyeballs, lids and lips' seams; prepared once for a layout of Gaussians."""
+
+    def __init__(self, head: HeadModel, rest: Tensor, points: Tensor, binding: Tensor) -> None:
+        """Measure where each Gaussian lies on the features.
+
+        Args:
+            head: head model.
+            rest: its neutral vertices ``[V, 3]``.
+            points: Gaussians on the neutral head ``[N, 3]``.
+            binding: ``[N]``.
+        """
+        marks = head.landmarks.positions(rest, head.faces)
+        self.eyeball = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        self.radius = torch.full((len(points),), torch.inf, device=points.device)
+        self.height = torch.zeros(len(points), device=points.device)
+        self.lids = torch.zeros_like(self.eyeball)
+        lips = head.regions["lips"][binding]
+        self.seam = torch.full_like(self.radius, torch.inf)
+        self.seam[lips] = _distance_to_polyline(points[lips], marks[list(_LIP_SEAM)])
+        self.upper = torch.full_like(self.radius, torch.inf)
+        self.lower = torch.full_like(self.radius, torch.inf)
+        for side, (centre, rim) in _IRIS.items():
+            eye = head.regions[f"eye_{side}"][binding]
+            radius = (marks[list(rim)] - marks[centre]).norm(dim=-1).mean()
+            relative = (points - marks[centre]) / radius
+            self.eyeball |= eye
+            self.radius = torch.where(eye, relative.norm(dim=-1), self.radius)
+            self.height = torch.where(eye, relative[:, 1], self.height)
+            lids = head.regions[f"lids_{side}"][binding]
+            self.lids |= lids
+            for line, distance in ((_UPPER, self.upper), (_LOWER, self.lower)):
+                near = _distance_to_polyline(points[lids], marks[list(line[side])])
+                distance[lids] = near
+
+    def eyeballs(self, colors: Tensor, confidence: Tensor, light: Tensor) -> Tensor:
+        """Colours of all Gaussians ``[I, N, 3]``, meaningful on the eyeballs.
+
+        Args:
+            colors: sampled ``[I, N, 3]``.
+            confidence: of the samples ``[I, N]``.
+            light: brightness of the picture ``[I, 1, 1]``, about 1.
+        """
+        ones = colors.new_ones(3)
+        on_iris = self.eyeball & (self.radius < 1)
+        # The upper lid's shadow and lashes lie on the upper half; the lower one shows the colour better.
+        weight = confidence * on_iris * (self.radius > PUPIL_RADIUS) * (0.25 + 0.75 * (self.height < 0.15))
+        brown = colors.new_tensor(BROWN) * light
+        mean = _weighted_mean(colors, weight, brown, 0.5)
+        luminance = colors.mean(-1)
+        # What is brighter than the iris as a whole is the lamp's reflection or white of the eye.
+        weight = weight * (luminance < mean.mean(-1) + 0.12)
+        mean = _weighted_mean(colors, weight, mean, 0.5)
+        rings = torch.linspace(0, 1, _RINGS, device=colors.device)
+        share = (1 - (self.radius.clamp_max(2)[:, None] - rings).abs() * (_RINGS - 1)).clamp_min(0)
+        ring_weight = weight[..., None] * share  # [I, N, R]
+        total = ring_weight.sum(1)[..., None] + 4.0
+        profile = (torch.einsum("inr,inc->irc", ring_weight, colors) + 4.0 * mean) / total
+        iris = torch.einsum("nr,irc->inc", share, profile) / share.sum(-1).clamp_min(1e-6)[:, None]
+        # A darker ring bounds every iris; the picture's is mixed with white.
+        iris = iris * (1 - 0.45 * smooth_step((self.radius - 0.72) / 0.25))[:, None]
+        pupil = smooth_step((PUPIL_RADIUS + 0.06 - self.radius) / 0.12)[:, None]
+        iris = iris + pupil * (colors.new_tensor(PUPIL) - iris)
+
+        white = colors.new_tensor(SCLERA) * light
+        seen = confidence * (self.eyeball & (self.radius > 1.15)) * luminance.clamp_min(0) ** 4
+        sclera = _weighted_mean(colors, seen, white, 2.0)
+        sclera = 0.6 * sclera + 0.4 * white
+        # Corners are redder and darker, and the upper lid throws a shadow.
+        corner = smooth_step((self.radius.clamp_max(9) - 1.3) / 1.6)[:, None]
+        sclera = sclera * (ones - corner * colors.new_tensor([0.22, 0.30, 0.30]))
+        shade = (1 - 0.28 * smooth_step((self.height - 0.35) / 0.8))[:, None]
+        edge = smooth_step((self.radius - 0.97) / 0.1)[:, None]
+        return shade * (iris + edge * (sclera - iris))
+
+    def margin_confidence(self) -> Tensor:
+        """Factor on the samples' confidence ``[N]``: lids show lashes and the eye itself near their margins, and lips
+        teeth and the dark of the mouth near their seam.
+        """
+        margin = torch.minimum(self.upper, self.lower)
+        lids = torch.where(self.lids, smooth_step((margin - 0.0025) / 0.003), 1.0)
+        return lids * smooth_step((self.seam - 0.0008) / 0.0022)
+
+    def lashes(self, colors: Tensor) -> Tensor:
+        """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line."""
+        upper = 0.85 * torch.exp(-((self.upper / 0.0013) ** 2))
+        lower = 0.45 * torch.exp(-((self.lower / 0.0010) ** 2))
+        amount = (torch.maximum(upper, lower) * self.lids)[:, None]
+        return colors + amount * (colors.new_tensor(LASHES) - colors)
+
+
+def _weighted_mean(colors: Tensor, weight: Tensor, prior: Tensor, prior_weight: float) -> Tensor:
+    """``[I, 1, 3]``; the prior counts as ``prior_weight`` samples."""
+    total = (weight[..., None] * colors).sum(1, keepdim=True) + prior_weight * prior
+    return total / (weight.sum(1)[:, None, None] + prior_weight)
+
+
+def _distance_to_polyline(points: Tensor, line: Tensor) -> Tensor:
+    start, step = line[:-1], line[1:] - line[:-1]
+    relative = points[:, None] - start
+    along = ((relative * step).sum(-1) / (step**2).sum(-1).clamp_min(1e-12)).clamp(0, 1)
+    return (relative - along[..., None] * step).norm(dim=-1).amin(1)

@@ -1,0 +1,284 @@
+"""Hair volume: lift the skin of the fitted head to the portrait's outline.
+
+The mesh of a head model ends at the skull. Hair stands off it, so a portrait projected on the bare mesh would paint the
+outer hair onto the background. Here every vertex of the skin gets a lift along its smoothed normal, such that the
+mesh's silhouette in the portrait's camera follows the matte. Only vertices on the silhouette see the matte; the lift
+of all others follows biharmonically (smoothest in bending), is made symmetric where the portrait says nothing, and is
+held at zero on the face. Lifts become per-vertex offsets in the rest pose (``HeadParams.offset``), metres.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
+
+from zero1toa.avatar.surface import Array, Skin, laplacian, mirror, vertex_mask, vertex_normals
+from zero1toa.avatar.zbuffer import depth_map
+from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.render.cameras import project, resize_intrinsics
+from zero1toa.types import Portrait
+
+Mask = NDArray[np.bool_]
+
+SIZE = 256
+"""Silhouettes are compared at this picture size."""
+ROUNDS = 8
+"""Times that the silhouette is measured and the lift solved again."""
+HAIRLINE = 0.02
+"""The face is held with full weight from this distance to the scalp on, metres."""
+LARGEST = 0.14
+"""Largest lift, metres: beyond it the matte is no head."""
+SHRINK = 0.008
+"""Largest inward lift, metres: a skull that is fitted too large."""
+NECK = 0.012
+"""Largest lift of a neck without hair beside it, metres: a neck's own girth."""
+FLARE = 3
+"""Rows per pixel by which hair below the ears may widen downwards; clothes widen faster."""
+BENDING = 2e-9
+"""Weight of bending against the outline, metres^2 a unit of curvature."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HairVolume:
+    """The lift found for one head.
+
+    Attributes:
+        params: the head with its ``offset`` ``[V, 3]``.
+        thickness: mean lift of the scalp, metres.
+        covered: whether hair covers the left and the right ear.
+        mismatch: area between the silhouette and the matte over the matte's area, head and hair only.
+    """
+
+    params: HeadParams
+    thickness: float
+    covered: tuple[bool, bool]
+    mismatch: float
+
+
+def fit_hair(head: HeadModel, portrait: Portrait) -> HairVolume:
+    """Lift the portrait's head to the outline of its matte.
+
+    A bald head keeps its skull. Ears under hair are drawn into the head, because the hair that hides them has no
+    surface of its own there.
+
+    Args:
+        head: head model, on CPU.
+        portrait: its parameters, camera and matte; an ``offset`` that its parameters have already is replaced.
+
+    Returns:
+        The head with its offset; deterministic.
+    """
+    fit = _Fit(head, portrait)
+    lift = np.zeros(len(fit.skin.ids))
+    for _ in range(ROUNDS):
+        lift = fit.improve(lift)
+    offset, covered = fit.offset(lift), fit.covered
+    scalp = fit.area * fit.on_scalp
+    return HairVolume(
+        params=portrait.params.replace(offset=offset),
+        thickness=float((lift * scalp).sum() / scalp.sum()),
+        covered=covered,
+        mismatch=fit.mismatch(offset),
+    )
+
+
+class _Fit:
+    """What stays the same over all rounds."""
+
+    def __init__(self, head: HeadModel, portrait: Portrait) -> None:
+        self.head, self.params = head, portrait.params.replace(offset=None)
+        self.viewmat = torch.from_numpy(portrait.viewmat)[None]
+        self.K = resize_intrinsics(torch.from_numpy(portrait.K)[None], portrait.size, SIZE)
+        self.skin = skin = Skin.of(head)
+        neutral = head.neutral().replace(shape=self.params.shape)
+        with torch.no_grad():
+            rest = head.vertices(neutral)
+            self.template = head.vertices(head.neutral()).double().numpy()
+        self.rest = rest.double().numpy()
+        faces, n = head.faces.numpy(), head.n_vertices
+        on = {name: vertex_mask(faces, head.regions[name].numpy(), n) for name in ("scalp", "neck", "face")}
+        self.on_scalp = on["scalp"][skin.ids]
+        on_neck = on["neck"][skin.ids] & ~self.on_scalp
+        points = self.rest[skin.ids]
+        L, self.area = laplacian(points, skin.faces)
+        self.bending = (L @ sparse.diags(1 / self.area) @ L).tocsr()
+        self.directions = self._directions(rest, L)
+        self.mirror = mirror(self.template[skin.ids], np.zeros(len(skin.ids), np.int64))
+
+        distance, _ = cKDTree(points[self.on_scalp]).query(points)
+        on_face = on["face"][skin.ids] & ~self.on_scalp
+        self.hold = np.where(on_face, 1e-3 + _ramp(distance / HAIRLINE) ** 2, 1e-5)
+        # The throat stays where it is; hair hangs beside and behind a neck.
+        front = _ramp((self.directions[:, 2] + 0.1) / 0.6)
+        self.hold = np.where(on_neck, 1e-3 + front, self.hold)
+        self.on_neck = on_neck
+        self.on_face = on_face
+        near_hair = 1 - _ramp(distance / HAIRLINE)
+        self.high = np.where(on_face, 0.004 + LARGEST * near_hair, LARGEST)
+        self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
+
+        picture = _resize(portrait.image)
+        self.covered = self._ears_covered(picture)
+        self.matte, self.strength = self._matte(picture[..., 3])
+        self.inside = _signed_distance(self.matte)
+
+    def _directions(self, rest: torch.Tensor, L: sparse.csr_matrix) -> Array:
+        """Normals smoothed over some centimetres, so that a large lift does not fold."""
+        normals = vertex_normals(rest, self.head.faces[torch.from_numpy(self.skin.chosen)])[self.skin.ids]
+        heat = sparse.diags(self.area) + 4e-4 * L
+        smooth = spsolve(heat.tocsc(), self.area[:, None] * normals.double().numpy())
+        return smooth / np.linalg.norm(smooth, axis=1, keepdims=True)
+
+    def _posed(self, offset: torch.Tensor | None) -> torch.Tensor:
+        with torch.no_grad():
+            return self.head.vertices(self.params.replace(offset=offset))
+
+    def _mask(self, vertices: torch.Tensor, faces: torch.Tensor) -> Mask:
+        depth = depth_map(vertices[None], faces, self.viewmat, self.K, (SIZE, SIZE))[0]
+        return torch.isfinite(depth).numpy()
+
+    def _ears_covered(self, picture: Array) -> tuple[bool, bool]:
+        """An ear is covered where the portrait shows it in the hair's colour and not in the skin's."""
+        posed = self._posed(None)
+        faces, ears = self.head.faces, self.head.regions["ears"]
+        pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
+        opaque = ndimage.binary_erosion(picture[..., 3] > 0.95, iterations=2)
+        skin = self._mask(posed, faces[self.head.regions["face"]]) & opaque
+        everything = self._mask(posed, faces)
+        # Outside of the bare head and above the chin there is nothing but hair; a bald head has none.
+        chin = pixels[np.unique(faces[self.head.regions["face"]].numpy()), 1].max()
+        rows = np.arange(SIZE)[:, None] + 0.5
+        hair = ~ndimage.binary_dilation(everything, iterations=3) & opaque & (rows < chin)
+        if hair.sum() < 40 or skin.sum() < 40:
+            return (False, False)
+        skin_color = np.median(picture[skin][:, :3], axis=0)
+        hair_color = np.median(picture[hair][:, :3], axis=0)
+        result = []
+        center = self.template[:, 0]
+        for sign in (1.0, -1.0):
+            side = ears.numpy() & (sign * center[faces.numpy()].mean(1) > 0)
+            ear = self._mask(posed, faces[torch.from_numpy(side)]) & opaque
+            ear &= ~self._mask(posed, faces[~torch.from_numpy(side)]) if side.any() else False
+            color = picture[ear][:, :3]
+            like_hair = np.linalg.norm(color - hair_color, axis=1) < np.linalg.norm(color - skin_color, axis=1)
+            result.append(bool(len(color) > 10 and like_hair.mean() > 0.6))
+        return (result[0], result[1])
+
+    def _matte(self, alpha: Array) -> tuple[Mask, Array]:
+        """The outline to follow, and how far each row of it can be trusted ``[H]``.
+
+        Below the ears hair hangs down: a pixel counts if those above it do, with a little flare; so what is left of
+        collars and shoulders is not taken for hair.
+        """
+        mask = ndimage.binary_fill_holes(alpha > 0.5)
+        posed = self._posed(None)
+        pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
+        neck = np.unique(self.head.faces[self.head.regions["neck"]].numpy())
+        bare = self._mask(posed, self.head.faces)
+        start = int(np.clip(np.median(pixels[self.skin.ids[self.on_face], 1]), 0, SIZE - 1))
+        for y in range(start + 1, SIZE):
+            above = mask[y - 1] | bare[y - 1]
+            if (y - start) % FLARE == 0:
+                above = ndimage.binary_dilation(above)
+            mask[y] &= above
+        left, right = np.clip([pixels[neck, 0].min(), pixels[neck, 0].max()], 0, SIZE - 1).astype(int)
+        strength = _ramp((alpha[:, left : right + 1].max(1, initial=0.0) - 0.7) / 0.2)
+        strength[:start] = 1.0
+        return mask, strength
+
+    def offset(self, lift: Array) -> torch.Tensor:
+        """Offsets ``[V, 3]`` float32 of a lift ``[P]`` of the skin; ears go with the skin beside them."""
+        offset = np.zeros((self.head.n_vertices, 3))
+        offset[self.skin.ids] = lift[:, None] * self.directions
+        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
+        ears = np.setdiff1d(ears, self.skin.ids)
+        if len(ears):
+            _, nearest = cKDTree(self.rest[self.skin.ids]).query(self.rest[ears])
+            root = self.rest[self.skin.ids][nearest] - 0.006 * self.directions[nearest]
+            hidden = np.where(self.rest[ears, 0] > 0, *self.covered)
+            offset[ears] = np.where(hidden[:, None], root - self.rest[ears], 0.0)
+        return torch.from_numpy(offset).float()
+
+    def improve(self, lift: Array) -> Array:
+        """Measure the silhouette of a lift ``[P]`` and solve for a better one."""
+        posed = self._posed(self.offset(lift))
+        skin_faces = self.head.faces[torch.from_numpy(self.skin.chosen)]
+        outline = _signed_distance(self._mask(posed, skin_faces))
+        pixels, depth = (t[0, self.skin.ids].double().numpy() for t in project(posed[None], self.viewmat, self.K))
+        normals = vertex_normals(posed, skin_faces)[self.skin.ids].double().numpy()
+        camera = np.linalg.inv(self.viewmat[0].double().numpy())[:3, 3]
+        towards = camera - posed[self.skin.ids].double().numpy()
+        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+        grazing = np.exp(-0.5 * ((normals * towards).sum(1) / 0.25) ** 2)
+        rim = grazing * np.exp(-0.5 * (_sample(outline, pixels) / 2.0) ** 2)
+        within = ((pixels > 1) & (pixels < SIZE - 1)).all(1)
+        row = np.clip(pixels[:, 1].astype(int), 0, SIZE - 1)
+        rim *= within * np.where(self.on_neck, self.strength[row], 1.0)
+        rim *= self._beside_ears(posed, pixels)
+        metre = depth / float(self.K[0, 0, 0])
+        wanted = lift + np.clip(_sample(self.inside, pixels) * metre, -0.03, 0.03)
+        wanted = np.clip(wanted, self.low, self.high)
+
+        data = rim * self.area
+        hold = self.hold * self.area
+        solved = spsolve((BENDING * self.bending + sparse.diags(data + hold)).tocsc(), data * wanted)
+        # Where the portrait sees no outline (the back), both sides of the head are alike.
+        known = ndimage.maximum(rim, labels=None) if rim.size == 0 else rim
+        share = 0.5 * (1 - known)
+        solved = (1 - share) * solved + share * solved[self.mirror]
+        return np.clip(solved, self.low, self.high)
+
+    def _beside_ears(self, posed: torch.Tensor, pixels: Array) -> Array:
+        """0 where a visible ear, not hair, makes the outline ``[P]``."""
+        weight = np.ones(len(pixels))
+        sides = self.template[self.head.faces.numpy()].mean(1)[:, 0]
+        for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
+            side = self.head.regions["ears"].numpy() & (sign * sides > 0)
+            if covered or not side.any():
+                continue
+            ear = self._mask(posed, self.head.faces[torch.from_numpy(side)])
+            if ear.any():
+                away = ndimage.distance_transform_edt(~ear)
+                weight *= _ramp((_sample(away, pixels) - 3) / 6)
+        return weight
+
+    def mismatch(self, offset: torch.Tensor) -> float:
+        """Area between silhouette and matte over the matte's, above the chin."""
+        posed = self._posed(offset)
+        face = np.unique(self.head.faces[self.head.regions["face"]].numpy())
+        chin = int(np.clip(project(posed[None], self.viewmat, self.K)[0][0, face, 1].max(), 1, SIZE))
+        mask = self._mask(posed, self.head.faces)[:chin]
+        return float((mask ^ self.matte[:chin]).sum() / max(self.matte[:chin].sum(), 1))
+
+
+def _ramp(x: Array) -> Array:
+    """Smooth step from 0 at 0 to 1 at 1."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def _resize(image: NDArray[np.uint8]) -> Array:
+    """The carved portrait at :data:`SIZE`, floats in [0, 1], averaged with its alpha."""
+    picture = torch.from_numpy(np.asarray(image, np.float64) / 255).permute(2, 0, 1)[None]
+    premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], 1)
+    small = torch.nn.functional.interpolate(premultiplied, (SIZE, SIZE), mode="bilinear", antialias=True)[0]
+    small[:3] /= small[3:].clamp_min(1e-6)
+    return small.permute(1, 2, 0).numpy()
+
+
+def _signed_distance(mask: Mask) -> Array:
+    """Pixels to the outline of ``mask`` at pixel centres, inside positive; the picture's border is no outline."""
+    inside = ndimage.distance_transform_edt(mask) if not mask.all() else np.full(mask.shape, float(max(mask.shape)))
+    outside = ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, float(max(mask.shape)))
+    return np.where(mask, inside - 0.5, 0.5 - outside)
+
+
+def _sample(field: Array, pixels: Array) -> Array:
+    """Bilinear values ``[P]`` of a map ``[H, W]`` at ``pixels`` ``[P, 2]`` (x, y; centres at +0.5)."""
+    return np.asarray(ndimage.map_coordinates(field, (pixels[:, 1] - 0.5, pixels[:, 0] - 0.5), order=1, mode="nearest"))

@@ -1,0 +1,278 @@
+"""Colour the Gaussians from the portrait (an addition to the paper: the first render already looks like the person).
+
+What the portrait shows is copied. What it does not show takes, in this order and with soft weights between: the other
+side of the head, corrected by the difference that both sides have where both are seen; the nearest colours along the
+surface, hair from hair and skin from skin; a default. Eyes, lids and mouth have rules of their own
+(:mod:`zero1toa.avatar.features`). Everything works on a batch of identities, and devices differ by rounding only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zero1toa.avatar import features
+from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
+from zero1toa.avatar.picture_sampling import CarvedPictures, smooth_step
+from zero1toa.avatar.rigging import triangle_frames
+from zero1toa.avatar.surface import mirror, vertex_normals
+from zero1toa.avatar.surface_fill import SurfaceFill
+from zero1toa.avatar.zbuffer import depth_map
+from zero1toa.head.protocol import HeadModel
+from zero1toa.render.cameras import project, resize_intrinsics
+
+DEPTH_SIZE = 256
+"""Largest side of the depth map that decides what the portrait sees."""
+SKIN = (0.74, 0.56, 0.48)
+HAIR = (0.24, 0.18, 0.14)
+STRANDS = 0.45
+"""Contrast of made-up strands over the seen hair's."""
+
+
+class Projection(NamedTuple):
+    """Colours ``[I, N, 3]`` sRGB in [0, 1], and how much of each comes straight from the portrait ``[I, N]``."""
+
+    colors: Tensor
+    seen: Tensor
+
+
+class PortraitProjector:
+    """Projects portraits on one layout of Gaussians, any number of identities at once.
+
+    Construction measures the layout on the neutral head (mirror partners, distances along the surface); calls are
+    plain tensor arithmetic.
+    """
+
+    def __init__(self, head: HeadModel, avatar: GaussianAvatar, rest: Tensor) -> None:
+        """Prepare a layout.
+
+        Args:
+            head: head model.
+            avatar: its local positions and bindings, on the head's device.
+            rest: vertices ``[V, 3]`` on which the avatar was initialised.
+        """
+        self.faces, self.binding = head.faces, avatar.binding
+        self.corners = head.faces[avatar.binding]
+        self.weights = _barycentric(avatar, rest)
+        with torch.no_grad():
+            template = head.vertices(head.neutral())
+        points = (template[self.corners] * self.weights[..., None]).sum(-2)
+        region = {name: mask[avatar.binding] for name, mask in head.regions.items()}
+        self.features = features.FeaturePainter(head, template, points, avatar.binding)
+        self.on_scalp = region["scalp"]
+        self.on_teeth, self.on_face = region["teeth"], region["face"]
+        self.in_mouth = region["mouth"] & ~region["teeth"]
+        self.on_tongue = region.get("tongue", torch.zeros_like(self.on_scalp)) & self.in_mouth
+        self.inner = self.in_mouth | self.on_teeth | self.features.eyeball
+        self.counts = torch.bincount(avatar.binding, minlength=head.faces.shape[0]).clamp_min(1)
+
+        group = self.on_scalp.long() + 2 * self.on_teeth + 3 * self.in_mouth + 4 * self.features.eyeball
+        partners = mirror(points.double().cpu().numpy(), group.cpu().numpy())
+        self.partner = torch.from_numpy(partners).to(points.device)
+        vertices, faces = template.double().cpu().numpy(), head.faces.cpu().numpy()
+        masks = {name: mask.cpu().numpy() for name, mask in head.regions.items()}
+        areas = (masks["face"] | masks["neck"] | masks["ears"], masks["scalp"], masks["teeth"])
+        self.fills = [SurfaceFill(vertices, faces[m], self.corners, self.weights) for m in areas if m.any()]
+        self.strands = _strands(points, self.on_scalp)
+        # The cavity is darker towards the throat.
+        depth = points[:, 2]
+        front = depth[self.in_mouth].amax() if bool(self.in_mouth.any()) else depth.new_zeros(())
+        self.gloom = smooth_step((front - depth) / 0.05)
+
+    @torch.no_grad()
+    def __call__(self, vertices: Tensor, images: Tensor, viewmats: Tensor, Ks: Tensor) -> Projection:
+        """Colour all Gaussians of I identities.
+
+        Args:
+            vertices: heads in their portraits' own expression ``[I, V, 3]``, metres.
+            images: carved portraits, straight alpha ``[I, H, W, 4]`` float in [0, 1].
+            viewmats: the portraits' world-to-camera ``[I, 4, 4]``.
+            Ks: the portraits' intrinsics in pixels ``[I, 3, 3]``.
+        """
+        size = (images.shape[2], images.shape[1])
+        pictures = CarvedPictures(images)
+        points = (vertices[:, self.corners] * self.weights[..., None]).sum(-2)
+        pixels, depth = project(points, viewmats, Ks)
+        seen = self._seen(vertices, points, depth, viewmats, Ks, size) * pictures.confidence(pixels)
+        scale = triangle_frames(vertices, self.faces).scale[:, self.binding]
+        spacing = scale / self.counts[self.binding].sqrt()
+        sampled = pictures.colors(pixels, 0.7 * spacing * Ks[:, :1, 0] / depth)
+
+        light = self._light(sampled, seen)
+        known = seen * self.features.margin_confidence() * ~self.inner
+        teeth = seen * self.on_teeth * _like_teeth(sampled)
+        colors, confidence = self._mirrored(sampled, known + teeth)
+        priors = (SKIN, HAIR, features.TEETH)
+        filled = torch.zeros_like(colors)
+        for fill, prior in zip(self.fills, priors, strict=False):
+            # Teeth fade to ivory and hair to its mean, within ten centimetres; skin spreads as far as it must.
+            anchor = {features.TEETH: 0.02, HAIR: 3e-3}.get(prior, 1e-5)
+            start = _mean(colors, confidence * fill.inside, colors.new_tensor(prior) * light[:, 0])
+            base = colors.new_tensor(prior) * light[:, 0] if prior is features.TEETH else start
+            part = fill(colors, confidence * fill.inside, base, anchor)
+            filled = torch.where(fill.inside[:, None], part, filled)
+        filled = self._streaked(filled, colors, confidence)
+        result = filled + confidence[..., None] * (colors - filled)
+        result = self.features.lashes(result)
+        eyeballs = self.features.eyeballs(sampled, seen, light)
+        result = torch.where(self.features.eyeball[:, None], eyeballs, result)
+        result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
+        return Projection(result.clamp(0, 1), seen)
+
+    def _seen(
+        self, vertices: Tensor, points: Tensor, depth: Tensor, viewmats: Tensor, Ks: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """How well the camera sees each Gaussian, 0 to 1: nothing in front of it, and not too much from the side."""
+        shrink = min(DEPTH_SIZE / max(size), 1.0)
+        small = (round(size[0] * shrink), round(size[1] * shrink))
+        small_Ks = resize_intrinsics(Ks, size, small)
+        surface = depth_map(vertices, self.faces, viewmats, small_Ks, small)
+        at = project(points, viewmats, small_Ks)[0]
+        nearest = _farthest_neighbour(surface, at)
+        camera = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:]).squeeze(-1)
+        towards = torch.nn.functional.normalize(camera[:, None] - points, dim=-1)
+        normals = vertex_normals(vertices, self.faces)[:, self.corners]
+        normals = torch.nn.functional.normalize((normals * self.weights[..., None]).sum(-2), dim=-1)
+        cosine = (normals * towards).sum(-1)
+        # A slanted surface changes its depth within a pixel of the map.
+        pixel = depth / small_Ks[:, :1, 0]
+        slope = (1 / cosine.clamp_min(0.2) ** 2 - 1).clamp_min(0).sqrt()
+        margin = 0.0015 + 0.7 * pixel * slope
+        clear = smooth_step((nearest + 2 * margin - depth) / margin)
+        return clear * smooth_step((cosine - 0.12) / 0.33)
+
+    def _light(self, colors: Tensor, seen: Tensor) -> Tensor:
+        """Brightness of the picture ``[I, 1, 1]``, 1 for a well lit face: what scales the defaults."""
+        weight = seen * self.on_face
+        luminance = colors.mean(-1)
+        total = weight.sum(1).clamp_min(1e-6)
+        mean = (weight * luminance).sum(1) / total
+        spread = ((weight * (luminance - mean[:, None]) ** 2).sum(1) / total).sqrt()
+        brightest = torch.where(weight.sum(1) > 1, mean + 1.5 * spread, 0.8)
+        return (brightest / 0.8).clamp(0.65, 1.05)[:, None, None]
+
+    def _mirrored(self, colors: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours and confidence with the other side's where a side is not seen.
+
+        Light comes from somewhere, so the sides differ; their difference, continued from where both are seen, is added
+        to what is taken over, and no seam shows.
+        """
+        other, other_confidence = colors[:, self.partner], confidence[:, self.partner]
+        both = (confidence * other_confidence).sqrt()
+        difference = torch.zeros_like(colors)
+        nothing = colors.new_zeros(colors.shape[0], 3)
+        for fill in self.fills[:2]:
+            part = fill(colors - other, both * fill.inside, nothing, 1e-3)
+            difference = torch.where(fill.inside[:, None], part, difference)
+        borrowed = (other + difference).clamp(0, 1)
+        share = (1 - confidence) * other_confidence
+        total = confidence + share
+        mixed = (confidence[..., None] * colors + share[..., None] * borrowed) / total[..., None].clamp_min(1e-6)
+        return torch.where(total[..., None] > 1e-6, mixed, colors), total
+
+    def _streaked(self, filled: Tensor, colors: Tensor, confidence: Tensor) -> Tensor:
+        """Unseen hair gets strands of the seen hair's contrast instead of an even colour."""
+        weight = confidence * self.on_scalp
+        deviation = ((colors - filled).mean(-1) / filled.mean(-1).clamp_min(0.05)).clamp(-1, 1)
+        total = weight.sum(1, keepdim=True)
+        contrast = ((weight * deviation**2).sum(1, keepdim=True) / total.clamp_min(1.0)).sqrt()
+        return filled * (1 + STRANDS * (contrast * self.strands)[..., None]).clamp(0.3, 2.0)
+
+    def _mouth(self, light: Tensor) -> Tensor:
+        cavity = light * light.new_tensor(features.CAVITY) * (1 - 0.75 * self.gloom[:, None])
+        tongue = light * light.new_tensor(features.TONGUE) * (1 - 0.6 * self.gloom[:, None])
+        return torch.where(self.on_tongue[:, None], tongue, cavity)
+
+
+def project_portrait(
+    avatar: GaussianAvatar, head: HeadModel, rest: Tensor, posed: Tensor, image: Tensor, viewmat: Tensor, K: Tensor
+) -> Tensor:
+    """Colour one avatar in place.
+
+    Args:
+        avatar: freshly initialised.
+        head: its head model.
+        rest: vertices on which it was initialised ``[V, 3]``.
+        posed: vertices in the portrait's expression ``[V, 3]``.
+        image: carved portrait ``[H, W, 4]`` float in [0, 1].
+        viewmat: the portrait's camera ``[4, 4]``.
+        K: its intrinsics in pixels ``[3, 3]``.
+
+    Returns:
+        How much of each Gaussian's colour the portrait shows itself ``[N]``.
+    """
+    found = PortraitProjector(head, avatar, rest)(posed[None], image[None], viewmat[None], K[None])
+    with torch.no_grad():
+        avatar.sh0.copy_((found.colors[0] - 0.5) / SH_C0)
+    return found.seen[0]
+
+
+def _barycentric(avatar: GaussianAvatar, rest: Tensor) -> Tensor:
+    """Barycentric coordinates ``[N, 3]`` of the Gaussians' feet on their triangles."""
+    frames = triangle_frames(rest, avatar.faces)
+    corners = (rest[avatar.faces] - frames.center[:, None]) @ frames.rotation / frames.scale[:, None, None]
+    a, b, c = (corners[avatar.binding][:, i][:, [0, 2]] for i in range(3))
+    p = avatar.means.detach()[:, [0, 2]]
+    area = _cross(b - a, c - a)
+    flat = area.abs() < 1e-6
+    safe = torch.where(flat, 1.0, area)
+    u, v = _cross(b - p, c - p) / safe, _cross(c - p, a - p) / safe
+    # On slivers rounding can throw the foot far outside.
+    weights = torch.stack([u, v, 1 - u - v], -1).clamp(0, 1)
+    weights = torch.where(flat[:, None], 1 / 3, weights)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _farthest_neighbour(surface: Tensor, pixels: Tensor) -> Tensor:
+    """Largest of the depths of the four pixels around each point ``[I, P]``; beside the head nothing hides."""
+    H, W = surface.shape[1:]
+    low = (pixels - 0.5).floor().nan_to_num(0)
+    result = torch.zeros(pixels.shape[:2], dtype=surface.dtype, device=surface.device)
+    flat = surface.flatten(1)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            x = (low[..., 0] + dx).clamp(0, W - 1).long()
+            y = (low[..., 1] + dy).clamp(0, H - 1).long()
+            result = torch.maximum(result, flat.gather(1, y * W + x))
+    return result
+
+
+def _mean(colors: Tensor, weight: Tensor, otherwise: Tensor) -> Tensor:
+    """Weighted mean ``[I, 3]``; ``otherwise`` ``[I, 3]`` counts as half a sample."""
+    return ((weight[..., None] * colors).sum(1) + 0.5 * otherwise) / (weight.sum(1)[:, None] + 0.5)
+
+
+def _like_teeth(colors: Tensor) -> Tensor:
+    """How much a colour could be a tooth's ``[I, N]``: bright and hardly saturated, unlike lips and tongue."""
+    bright, dull = colors.amax(-1), colors.amin(-1)
+    return smooth_step((dull / bright.clamp_min(1e-3) - 0.66) / 0.14) * smooth_step((bright - 0.35) / 0.25)
+
+
+def _strands(points: Tensor, on_scalp: Tensor) -> Tensor:
+    """Noise ``[N]`` of unit deviation along strands that run from the crown downwards; 0 beside the scalp."""
+    result = torch.zeros(len(points), device=points.device)
+    if not bool(on_scalp.any()):
+        return result
+    hair = points[on_scalp].double().cpu().numpy()
+    low, high = hair.min(0), hair.max(0)
+    crown = np.array([0.0, high[1] - 0.25 * (high[1] - low[1]), 0.65 * low[2] + 0.35 * high[2]])
+    x, y, z = (hair - crown).T
+    around, down = np.arctan2(x, -z), np.arctan2(np.hypot(x, z), y)
+    generator = np.random.default_rng(0)
+    noise = np.zeros(len(hair))
+    for frequency in (19, 37, 61, 89):
+        # Strands waver a little on their way down.
+        drift = sum(generator.normal(0, 0.06) * np.sin(k * down + generator.uniform(0, 2 * math.pi)) for k in (2, 3, 5))
+        noise += np.sin(frequency * (around + drift) + generator.uniform(0, 2 * math.pi)) * np.cos(
+            generator.integers(1, 4) * down + generator.uniform(0, 2 * math.pi)
+        )
+    result[on_scalp] = torch.from_numpy(noise / noise.std()).float().to(points.device)
+    return result
