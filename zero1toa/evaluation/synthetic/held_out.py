@@ -35,7 +35,9 @@ class SyntheticSubject:
         raised = float(draw.uniform(0.0, 0.3, 1))
         self.arkit = coefficients({"mouthSmileLeft": smile, "mouthSmileRight": 0.9 * smile, "browInnerUp": raised})
         self._azimuth, self._elevation = float(draw.uniform(-10.0, 10.0, 1)), float(draw.uniform(-4.0, 6.0, 1))
-        self._backdrop = (draw.uniform(0.25, 0.8, 1, 1, 3), draw.uniform(-0.25, 0.25, 2, 3), draw.normal(1, 12, 12, 3))
+        grey = draw.uniform(0.25, 0.8, 1)
+        tint = 0.05 * draw.normal(1, 1, 3)
+        self._backdrop = (grey + tint, draw.uniform(-0.12, 0.12, 2, 1), draw.normal(1, 10, 10, 1) + 0.3 * tint)
 
     @torch.no_grad()
     def render(self, arkit: Tensor, viewmats: Tensor, Ks: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -191,7 +191,7 @@ def paint_beard(albedo: Tensor, lips: Tensor, atlas: Atlas, looks: Looks, draw: 
     ragged = 0.12 * layered_noise(atlas.points, draw, batch, 0.02)
     cover = smoothstep(0.30, 0.75, weight + ragged)
     cover = cover * smoothstep(0.001, 0.005, atlas.mouth_line - 0.004) * (~lips).float()
-    strands = 1.0 + 0.4 * wave_noise(atlas.points * torch.tensor([1.0, 0.4, 1.0], device=device), draw, batch, 0.0035)
+    strands = 1.0 + 0.22 * wave_noise(atlas.points * torch.tensor([1.0, 0.3, 1.0], device=device), draw, batch, 0.0025)
     stubble = (looks.beard == 1)[:, None].float()
     density = torch.where(stubble > 0, draw.uniform(0.15, 0.55, batch, 1), draw.uniform(0.75, 1.0, batch, 1))
     grey = draw.chance(0.3, batch, 1) * looks.age[:, None]

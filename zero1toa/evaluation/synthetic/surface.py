@@ -15,7 +15,7 @@ REGION_ROWS: dict[str, int] = {
 }  # fmt: skip
 """Rows of the barycentric lattice in each region at detail 0; m rows are m (m + 1) / 2 Gaussians on a triangle."""
 
-_OVERLAP = 1.5  # a Gaussian's standard deviation over that of its even share of the triangle: closes the gaps
+_OVERLAP = 2.3  # a Gaussian's deviation over that of its even share of the triangle: 0.55 of the lattice's spacing
 _THICKNESS = 4e-4  # standard deviation along the normal, metres
 
 
