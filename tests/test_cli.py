@@ -228,3 +228,72 @@ def test_real_catalogue_is_complete():
         assert asset.source.endswith(asset.file)
         assert asset.size > 1_000_000
         assert asset.licence
+
+
+# Doctor.
+
+
+def test_doctor_names_every_part_and_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from zero1toa.commands import doctor
+
+    for variable in ("ZERO1TOA_HOME", "U2NET_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    findings = {finding.part: finding for finding in doctor.diagnose()}
+    assert len(findings) == 8
+    assert "pymatting" in findings["Background removal"].used
+    assert "assets install u2net" in findings["Background removal"].advice
+    assert all(finding.best or finding.advice for finding in findings.values())
+
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "mediapipe" else real(package))
+    code, out, _ = _run("doctor")
+    assert code == 1
+    assert "mediapipe==0.10.21" in out
+    assert "does not work here" in out
+
+
+def test_doctor_sees_an_installed_asset(small_asset: assets.Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from zero1toa.commands import doctor
+
+    monkeypatch.setattr(assets, "get", lambda name: small_asset)
+    assert not doctor._matting().best
+    _run("assets", "install", "tiny", str(tmp_path / "good.pth"))
+    assert doctor._matting().best
+
+
+# Rendering.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--expression", "jawOpem=1"], "did you mean 'jawOpen'"),
+        (["--expression", "jawOpen"], "is not name=number"),
+        (["--expression", "jawOpen=7"], "lie between 0 and 1"),
+        ([], "there is no avatar bundle"),
+    ],
+)
+def test_render_refuses_before_any_work(tmp_path: Path, arguments: list[str], words: str):
+    output = tmp_path / "x.png"
+    code, _, err = _run("render", str(tmp_path / "absent"), "-o", str(output), *arguments)
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_output_names_are_refused(tmp_path: Path):
+    assert "must end in .png" in _run("render", "absent", "-o", str(tmp_path / "x.jpg"))[2]
+    assert "must end in .mp4" in _run("animate", "absent", "--motion", "talk", "-o", str(tmp_path / "x.gif"))[2]
+    assert "did you mean 'talk'" in _run("animate", "absent", "--motion", "tlak", "-o", str(tmp_path / "x.mp4"))[2]
+    (tmp_path / "folder.png").mkdir()
+    assert "is a folder" in _run("render", "absent", "-o", str(tmp_path / "folder.png"))[2]
+
+
+def test_a_damaged_bundle_is_named(tmp_path: Path):
+    (tmp_path / "avatar").mkdir()
+    (tmp_path / "avatar" / "avatar.json").write_text("{")
+    code, _, err = _run("render", str(tmp_path), "-o", str(tmp_path / "x.png"))
+    assert code == 2
+    assert "avatar.json" in err
+    assert err.count("\n") == 1

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zero1toa import __version__, assets
+from zero1toa.errors import HeadModelError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,26 @@ def _matting() -> Finding:
     return Finding("Background removal", asset.instead, False, advice=advice)
 
 
+def _head() -> Finding:
+    from zero1toa.head.registry import load_head
+
+    try:
+        head = load_head("canonical")
+    except HeadModelError as error:
+        return Finding("Head geometry", "nothing", False, ok=False, advice=str(error))
+    return Finding("Head geometry", f"{head.name}, in the package", True)
+
+
+def _diffusion() -> Finding:
+    from zero1toa.diffusion.compact import WEIGHTS
+
+    part = "Video diffusion"
+    if not WEIGHTS.is_file():
+        advice = f"{WEIGHTS} is missing: install the package again, or use diffusion.enabled=false"
+        return Finding(part, "nothing", False, ok=False, advice=advice)
+    return Finding(part, f"compact backbone, {WEIGHTS.stat().st_size / 1e6:.0f} MB in the package", True)
+
+
 def _perceptual() -> Finding:
     asset = assets.get("vgg16")
     if asset.find() and _version("lpips"):
@@ -106,8 +127,8 @@ def diagnose() -> list[Finding]:
     return [
         _landmarks(),
         _matting(),
-        Finding("Head geometry", "canonical head, in the package", True),
-        Finding("Video diffusion", "compact backbone, weights in the package", True),
+        _head(),
+        _diffusion(),
         _rasteriser(),
         _perceptual(),
         _tracking(),

@@ -1,0 +1,110 @@
+"""Playing an avatar, against projected vertices of the head it is made on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zero1toa.avatar.bundle import Bundle, fingerprint, read_bundle, write_bundle
+from zero1toa.avatar.initialisation import initialise
+from zero1toa.config import AvatarConfig
+from zero1toa.evaluation.playback import AvatarPlayer
+from zero1toa.head.arkit import coefficients
+from zero1toa.head.registry import load_head
+from zero1toa.render.cameras import project
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def player(tmp_path_factory: pytest.TempPathFactory) -> AvatarPlayer:
+    """An avatar whose left half is red and right half blue, read back from its bundle."""
+    head = load_head("canonical")
+    rest = head.neutral()
+    vertices = head.vertices(rest)
+    avatar = initialise(head, vertices, AvatarConfig(gaussians_per_triangle=1, opacity=0.95))
+    left = vertices[head.faces].mean(1)[avatar.binding][:, 0] > 0
+    colors = torch.where(left[:, None], torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))
+    with torch.no_grad():
+        avatar.sh0.copy_((colors - 0.5) / 0.28209479177387814)
+    smile = head.arkit(coefficients({"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0}), rest)
+    path = tmp_path_factory.mktemp("bundle") / "avatar"
+    camera = AvatarPlayer(Bundle(avatar, rest, head.name, fingerprint(head), np.eye(4), np.eye(3), 64), head).cameras(
+        0.0, 0.0, 64, 1
+    )
+    viewmat, K = (matrix[0].numpy() for matrix in camera)
+    write_bundle(path, Bundle(avatar, smile, head.name, fingerprint(head), viewmat, K, 64))
+    return AvatarPlayer(read_bundle(path, head), head)
+
+
+def _rest(count: int = 1) -> np.ndarray:
+    return np.zeros((count, 52), np.float32)
+
+
+def _share(picture: np.ndarray) -> tuple[float, float]:
+    """Red and blue pixels as shares of the picture."""
+    red, _, blue = (picture[..., i].astype(int) for i in range(3))
+    return float((red - blue > 100).mean()), float((blue - red > 100).mean())
+
+
+def test_the_camera_turns_as_documented(player: AvatarPlayer):
+    front, left, right = (_share(player.render(_rest(), azimuth, size=SIZE)[0]) for azimuth in (0, 60, -60))
+    assert front[0] == pytest.approx(front[1], rel=0.1)
+    assert left[0] > 2 * left[1]  # positive azimuth moves the camera to the subject's left, which is red
+    assert right[1] > 2 * right[0]
+
+
+def test_the_neck_turns_as_documented(player: AvatarPlayer):
+    to_the_left = np.array([[0, np.radians(50), 0]], np.float32)
+    red, blue = _share(player.render(_rest(), size=SIZE, neck=to_the_left)[0])
+    assert blue > 1.5 * red  # the head turns to its left and shows its right side
+
+
+def test_the_silhouette_is_the_projected_head(player: AvatarPlayer):
+    picture = player.render(_rest(), 35.0, 10.0, SIZE, background=None)[0]
+    viewmats, Ks = player.cameras(35.0, 10.0, SIZE, 1)
+    pixels, _ = project(player.head.vertices(player.pose(torch.zeros(1, 52))), viewmats, Ks)
+    rows, columns = np.nonzero(picture[..., 3] > 127)
+    low, high = pixels[0].min(0).values, pixels[0].max(0).values
+    np.testing.assert_allclose([columns.min(), rows.min()], low.numpy(), atol=2.5)
+    assert columns.max() == pytest.approx(float(high[0]), abs=2.5)
+    assert high[1] - 8 < rows.max() < high[1] + 2.5  # the neck fades out towards its end
+    assert rows.min() > 2
+    assert rows.max() < SIZE - 2  # the whole head is in the picture
+
+
+def test_one_pose_with_many_cameras_is_many_poses(player: AvatarPlayer):
+    azimuth = np.array([-40.0, 0.0, 40.0])
+    together = player.render(_rest(3), azimuth, size=SIZE)
+    for i, angle in enumerate(azimuth):
+        np.testing.assert_array_equal(together[i], player.render(_rest(), angle, size=SIZE)[0])
+    moving = _rest(3)
+    moving[1] = coefficients({"jawOpen": 1.0}).numpy()
+    mixed = player.render(moving, azimuth, size=SIZE)
+    assert np.abs(mixed[0].astype(int) - together[0]).max() <= 1
+    assert (mixed[1] != together[1]).any()
+
+
+def test_transparent_pictures_composite_to_opaque_ones(player: AvatarPlayer):
+    from zero1toa import media
+
+    clear = player.render(_rest(), 20.0, size=SIZE, background=None)[0]
+    white = player.render(_rest(), 20.0, size=SIZE)[0]
+    assert np.abs(media.over(clear).astype(int) - white).max() <= 2
+
+
+def test_the_portrait_view_has_the_portraits_expression(player: AvatarPlayer):
+    rest = player.render(_rest(), size=64)[0]
+    smile = coefficients({"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0}).numpy()[None]
+    smiling = player.render(smile, size=64)[0].astype(int)
+    own = player.portrait_view(64).astype(int)
+    assert np.abs(own - smiling).mean() < 0.25 * np.abs(own - rest).mean()
+
+
+def test_bundles_are_found_by_either_folder(player: AvatarPlayer, tmp_path: Path):
+    from zero1toa.commands.player import open_player
+
+    write_bundle(tmp_path / "avatar", player.bundle)
+    for path in (tmp_path, tmp_path / "avatar"):
+        assert len(open_player(path, "cpu").bundle.avatar) == len(player.bundle.avatar)
