@@ -27,7 +27,7 @@ ELLIPSES = "tests.diffusion.ellipse_clips:EllipseClips"
 SMALL = [
     *("--data", ELLIPSES, "--device", "cpu", "--size", "32", "--frames", "2", "--short-frames", "2"),
     *("--step-frames", "4", "--image-batch", "4", "--data-clips", "4", "--pool-clips", "8"),
-    *("--validation-clips", "2", "--log-seconds", "0.01", "--head-dim", "8"),
+    *("--validation-clips", "2", "--log-seconds", "0.01", "--head-dim", "8", "--final-clips", "0"),
     *("--encoder-widths", "16,16", "--decoder-widths", "16,16", "--unet-widths", "16,32"),
 ]
 
@@ -47,7 +47,7 @@ def test_command_writes_weights_curve_and_record(tmp_path: Path, capsys: pytest.
     arguments = ["--weights", str(weights), "--data", ELLIPSES, "--clips", "2", "--frames", "2", "--size", "32"]
     settings = ["--strengths", "0.3", "--guidances", "1.5", "--device", "cpu", "--output", str(report)]
     validate_main([*arguments, *settings])
-    assert len(json.loads(report.read_text())["settings"]) == 6
+    assert len(json.loads(report.read_text())["settings"]) == 6  # with and without source, detail; two from noise
     assert "autoencoder ceiling" in capsys.readouterr().out
 
 

@@ -67,11 +67,12 @@ def test_a_perfect_model_reaches_the_truth_and_is_reported_so() -> None:
     assert autoencoder_ceiling(backbone, clips) > 60
     results = evaluate(backbone, clips, Setting(steps=10, strength=0.3, guidance=1.0))
     assert results["after"].min() > 45
+    assert results["detail"].min() > 45
     summary = summarize(results, clips["kind"])
     assert summary["worse"] == 0
     assert set(summary["gain_by_kind"]) == {"front", "side"}
     np.testing.assert_allclose(summary["gain"], summary["after"] - summary["before"])
-    assert "gain +" in table_line(Setting(), summary)
+    assert "gain +" in table_line("default", summary)
 
 
 def test_held_out_clips_repeat_by_seed() -> None:

@@ -93,15 +93,18 @@ class SpatialTransformer(nn.Module):
         if reference is None or split == 0:
             attended = self._attend(q, k, v)
         else:
-            joined = (
-                torch.cat([own[:split], other[:with_reference].repeat_interleave(frames, 0)], 1)
-                for own, other in zip((k, v), reference, strict=True)
-            )
-            attended = self._attend(q[:split], *joined)
+            keys, values = (t[:with_reference] for t in reference)
+            attended = self._attend(q[:split], _join(k[:split], keys, frames), _join(v[:split], values, frames))
             if split < len(x):
                 attended = torch.cat([attended, self._attend(q[split:], k[split:], v[split:])])
         x = x + self.to_out(attended)
         return x + self.ff_out(F.gelu(self.ff_in(self.norm2(x)))), (k, v)
+
+
+def _join(own: Tensor, other: Tensor, frames: int) -> Tensor:
+    """Tokens ``[B * T, n, C]`` followed by their clip's reference tokens ``[B, m, C]``."""
+    repeated = other[:, None].expand(-1, frames, -1, -1)
+    return torch.cat([own.unflatten(0, (len(other), frames)), repeated], 2).flatten(0, 1)
 
 
 class MotionModule(nn.Module):

@@ -60,6 +60,7 @@ class Training:
         resume: bool = False,
     ) -> None:
         self.settings, self.source, self.device = settings, source, device
+        self.held_out_source = held_out_source
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.generator = torch.Generator(device=device).manual_seed(settings.seed)
         self.host = torch.Generator().manual_seed(settings.seed)

@@ -26,6 +26,8 @@ from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.diffusion.training.data import HELD_OUT_SEED, KINDS, ClipSource, kind_names, open_source
 
 _CHUNK = 16  # clips at a time
+STRENGTHS = (0.2, 0.3, 0.4, 0.5, 1.0)
+GUIDANCES = (1.0, 1.5, 2.0)
 _QUALITIES = ((0.0, 18.0), (18.0, 22.0), (22.0, 25.0), (25.0, 99.0))
 
 
@@ -38,7 +40,6 @@ class Setting:
         strength: share of the range.
         guidance: classifier-free guidance.
         source: whether the network sees the latents of the clip.
-        keep_detail: add the change to the clip instead of replacing it.
         from_noise: start from Gaussian noise instead of the inverted clip, with strength 1.
     """
 
@@ -46,17 +47,11 @@ class Setting:
     strength: float = 0.3
     guidance: float = 1.5
     source: bool = True
-    keep_detail: bool = False
     from_noise: bool = False
 
     def __str__(self) -> str:
-        marks = [
-            "noise" if self.from_noise else f"s{self.strength:g}",
-            f"g{self.guidance:g}",
-            f"n{self.steps}",
-            "src" if self.source else "no-src",
-        ]
-        return " ".join(marks + (["detail"] if self.keep_detail else []))
+        start = "noise" if self.from_noise else f"strength {self.strength:g}"
+        return f"{start} cfg {self.guidance:g}{'' if self.source else ' no source'}"
 
 
 def psnr(images: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -92,7 +87,7 @@ def held_out_clips(source: ClipSource, count: int, frames: int, size: int, seed:
 
 @torch.no_grad()
 def refine(backbone: CompactBackbone, clips: Mapping[str, Any], setting: Setting, seed: int = 0) -> Tensor:
-    """Refined frames ``[B, T, H, W, 3]`` of clips from :func:`held_out_clips`."""
+    """Refined frames ``[B, T, H, W, 3]`` of clips from :func:`held_out_clips`, decoded."""
     latents = backbone.encode(clips["degraded"])
     reference = backbone.prepare_reference(clips["reference"], clips["reference_map"].float() / 255)
     control = backbone.prepare_control(clips["maps"].float() / 255, latents if setting.source else None)
@@ -100,31 +95,39 @@ def refine(backbone: CompactBackbone, clips: Mapping[str, Any], setting: Setting
         schedule = NoiseSchedule.from_config(backbone.spec.scheduler)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents.device)
         model = guided(backbone, reference, control, setting.guidance)
-        refined = denoise(model, schedule, noise, schedule.timesteps(setting.steps))
-    else:
-        refined = refine_latents(
-            backbone,
-            latents,
-            reference,
-            control,
-            steps=setting.steps,
-            strength=setting.strength,
-            guidance=setting.guidance,
-        )
-    frames = backbone.decode(refined)
-    if setting.keep_detail:
-        frames = (clips["degraded"] + frames - backbone.decode(latents)).clamp(0, 1)
-    return frames
+        return backbone.decode(denoise(model, schedule, noise, schedule.timesteps(setting.steps)))
+    refined = refine_latents(
+        backbone,
+        latents,
+        reference,
+        control,
+        steps=setting.steps,
+        strength=setting.strength,
+        guidance=setting.guidance,
+    )
+    return backbone.decode(refined)
 
 
 def evaluate(backbone: CompactBackbone, clips: Mapping[str, Any], setting: Setting) -> dict[str, NDArray[np.float64]]:
-    """Per-clip ``before`` and ``after`` PSNR in dB, ``sharp_before`` and ``sharp_after``, each ``[B]``."""
-    results: dict[str, list[Tensor]] = {"before": [], "after": [], "sharp_before": [], "sharp_after": []}
+    """Measure every clip, in dB of masked PSNR and in sharpness, each ``[B]``.
+
+    Returns:
+        ``before`` (the degraded clip), ``after`` (refined), ``detail`` (the degraded clip plus the change made by
+        refinement between autoencoded frames, which keeps what the autoencoder loses), and the same three with
+        ``_sharpness``.
+    """
+    results: dict[str, list[Tensor]] = {}
     for part in _chunks(clips):
         refined = refine(backbone, part, setting)
-        for name, metric in (("", psnr), ("sharp_", sharpness)):
-            results[f"{name}before"].append(metric(part["degraded"], part["truth"], part["mask"]))
-            results[f"{name}after"].append(metric(refined, part["truth"], part["mask"]))
+        plain = backbone.decode(backbone.encode(part["degraded"]))
+        frames = {
+            "before": part["degraded"],
+            "after": refined,
+            "detail": (part["degraded"] + refined - plain).clamp(0, 1),
+        }
+        for name, images in frames.items():
+            results.setdefault(name, []).append(psnr(images, part["truth"], part["mask"]))
+            results.setdefault(f"{name}_sharpness", []).append(sharpness(images, part["truth"], part["mask"]))
     return {name: torch.cat(values).double().cpu().numpy() for name, values in results.items()}
 
 
@@ -136,12 +139,20 @@ def autoencoder_ceiling(backbone: CompactBackbone, clips: Mapping[str, Any]) -> 
     return float(torch.cat(values).mean())
 
 
-def summarize(results: Mapping[str, NDArray[np.float64]], kinds: Sequence[str]) -> dict[str, Any]:
-    """Means over clips: PSNR before and after, gain in all and by kind and input quality, share of clips worse."""
-    gain = results["after"] - results["before"]
+def summarize(
+    results: Mapping[str, NDArray[np.float64]], kinds: Sequence[str], variant: str = "after"
+) -> dict[str, Any]:
+    """Means over clips: PSNR before and after, gain in all and by kind and input quality, share of clips worse.
+
+    Args:
+        results: from :func:`evaluate`.
+        kinds: kind of each clip.
+        variant: ``after`` or ``detail``.
+    """
+    before = results["before"]
+    gain = results[variant] - before
     names = np.asarray(kinds)
     by_kind = {kind: float(gain[names == kind].mean()) for kind in KINDS if (names == kind).any()}
-    before = results["before"]
     by_quality = {
         f"{low:g}-{high:g} dB": float(gain[(before >= low) & (before < high)].mean())
         for low, high in _QUALITIES
@@ -149,25 +160,49 @@ def summarize(results: Mapping[str, NDArray[np.float64]], kinds: Sequence[str]) 
     }
     return {
         "before": float(before.mean()),
-        "after": float(results["after"].mean()),
+        "after": float(results[variant].mean()),
         "gain": float(gain.mean()),
         "worse": float((gain < 0).mean()),
         "gain_by_kind": by_kind,
         "gain_by_quality": by_quality,
-        "sharpness_before": float(results["sharp_before"].mean()),
-        "sharpness_after": float(results["sharp_after"].mean()),
+        "sharpness_before": float(results["before_sharpness"].mean()),
+        "sharpness_after": float(results[f"{variant}_sharpness"].mean()),
     }
 
 
-def table_line(setting: Setting, summary: Mapping[str, Any]) -> str:
+def table_line(name: str, summary: Mapping[str, Any]) -> str:
     """One line of the table."""
     kinds = " ".join(f"{kind} {summary['gain_by_kind'].get(kind, float('nan')):+.2f}" for kind in KINDS)
     quality = " ".join(f"[{name}] {value:+.2f}" for name, value in summary["gain_by_quality"].items())
     return (
-        f"{setting!s:<32} {summary['before']:.2f} -> {summary['after']:.2f} dB  gain {summary['gain']:+.2f}  {kinds}  "
+        f"{name:<26} {summary['before']:.2f} -> {summary['after']:.2f} dB  gain {summary['gain']:+.2f}  {kinds}  "
         f"worse {summary['worse']:4.0%}  sharp {summary['sharpness_before']:.2f} -> {summary['sharpness_after']:.2f}  "
         f"{quality}"
     )
+
+
+def choices(steps: int, strengths: Sequence[float], guidances: Sequence[float]) -> list[Setting]:
+    """The settings of a table: a grid with the source, its middle without, and both from pure noise."""
+    grid = [Setting(steps, strength, guidance) for strength, guidance in itertools.product(strengths, guidances)]
+    default = Setting()
+    without = Setting(steps, default.strength, default.guidance, source=False)
+    noise = [Setting(25, 1.0, default.guidance, source, from_noise=True) for source in (True, False)]
+    return [*grid, without, *noise]
+
+
+def report(backbone: CompactBackbone, clips: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
+    """Measure settings on the same clips and print a line for each, and for each with its detail kept."""
+    ceiling = autoencoder_ceiling(backbone, clips)
+    count, frames = clips["truth"].shape[:2]
+    print(f"{count} clips of {frames} frames, autoencoder ceiling {ceiling:.2f} dB")
+    lines: list[dict[str, Any]] = []
+    for setting in settings:
+        results = evaluate(backbone, clips, setting)
+        for variant in ("after",) if setting.from_noise else ("after", "detail"):
+            summary = summarize(results, clips["kind"], variant)
+            lines.append({"setting": dataclasses.asdict(setting), "keep_detail": variant == "detail", **summary})
+            print(table_line(f"{setting} {'+detail' if variant == 'detail' else ''}", summary), flush=True)
+    return {"clips": count, "frames": frames, "ceiling": ceiling, "settings": lines}
 
 
 def _chunks(clips: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -191,8 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED + 1, help="seed of the held-out clips")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--strengths", type=_floats, default=[0.2, 0.3, 0.5, 1.0], metavar="A,B")
-    parser.add_argument("--guidances", type=_floats, default=[1.0, 1.5, 2.0], metavar="A,B")
+    parser.add_argument("--strengths", type=_floats, default=STRENGTHS, metavar="A,B")
+    parser.add_argument("--guidances", type=_floats, default=GUIDANCES, metavar="A,B")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args(arguments)
@@ -202,24 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backbone = CompactBackbone(read_weights(options.weights), device, dtype)
     source = open_source(options.data, options.seed, device)
     clips = held_out_clips(source, options.clips, options.frames, options.size, options.seed)
-    ceiling = autoencoder_ceiling(backbone, clips)
-    print(f"{options.clips} clips of {options.frames} frames, autoencoder ceiling {ceiling:.2f} dB")
-
-    settings = [
-        Setting(options.steps, strength, guidance, source, detail)
-        for strength, guidance, source, detail in itertools.product(
-            options.strengths, options.guidances, (True, False), (False, True)
-        )
-    ]
-    settings += [Setting(25, 1.0, 1.5, source, from_noise=True) for source in (True, False)]
-    report: list[dict[str, Any]] = []
-    for setting in settings:
-        summary = summarize(evaluate(backbone, clips, setting), clips["kind"])
-        report.append({"setting": dataclasses.asdict(setting), **summary})
-        print(table_line(setting, summary), flush=True)
+    content = report(backbone, clips, choices(options.steps, options.strengths, options.guidances))
     if options.output:
-        content = {"clips": options.clips, "seed": options.seed, "ceiling": ceiling, "settings": report}
-        options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        options.output.write_text(json.dumps({"seed": options.seed, **content}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
