@@ -23,6 +23,7 @@ from zero1toa.render.cameras import project
 Map = NDArray[np.float32]
 
 _JAW_CORNERS = (58, 288)
+_EARS = (234, 454)
 _REACH = 0.24  # hair further than this from the neck's axis is cut: shoulders of a person seen from above
 _BINS = 20  # colour histogram bins per Lab axis
 _COVERED = 0.5  # share of clothes in the upper neck from which it counts as covered (a polo neck, a scarf)
@@ -42,6 +43,7 @@ class NeckGuide:
         scalp: whether scalp, seen from outside the face, covers the pixel ``[H, W]``.
         chin: height of the chin above the neck's base in metres.
         jaw: height of the corners of the jaw, likewise.
+        ear: height of the ears' middle, likewise.
         metre: pixels per metre.
     """
 
@@ -54,6 +56,7 @@ class NeckGuide:
     scalp: NDArray[np.bool_]
     chin: float
     jaw: float
+    ear: float
     metre: float
 
 
@@ -93,20 +96,22 @@ def neck_guide(head: HeadModel, fit: HeadFit, size: int) -> NeckGuide:
         outline=fill(points, faces[~in_neck], size),
         tube=fill(points, faces[in_neck], size),
         skin=skin,
-        scalp=fill(points, faces[head.regions["scalp"].numpy()], size) & ~skin,
+        scalp=fill(points, faces[head.regions["scalp"].numpy() & _front(points, faces)], size) & ~skin,
         chin=float(heights[CHIN]),
         jaw=float(heights[list(_JAW_CORNERS)].mean()),
+        ear=float(heights[list(_EARS)].mean()),
         metre=metre,
     )
 
 
-def carve(alpha: Map, colors: Map, guide: NeckGuide) -> tuple[Map, bool]:
+def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bool_]) -> tuple[Map, bool]:
     """Take shoulders and clothes out of a person's matte.
 
     Args:
         alpha: matte of the whole person ``[H, W]``.
         colors: the person's colours ``[H, W, 3]`` in [0, 1].
         guide: the fitted neck in the same picture.
+        inside_photo: which pixels the photo covers ``[H, W]``; a neck that it cuts off fades out towards its border.
 
     Returns:
         Matte of head, hair and neck ``[H, W]``, never above ``alpha``; and whether clothes cover the neck, in which
@@ -117,30 +122,39 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide) -> tuple[Map, bool]:
     lab = rgb2lab(colors)
     person = alpha > 0.9
     clothes = person & below_chin & ((guide.height < 0) | (inside < -0.02)) & ~guide.outline
-    hair = person & guide.scalp & (guide.height > guide.jaw)
+    hair = person & guide.scalp
     skin = person & guide.skin
-    soft = 0.004 * guide.metre  # colour decisions are smoothed over 4 mm
+    blur = 0.003 * guide.metre  # colour decisions are smoothed over 3 mm
 
     fade = smooth_step(guide.height / (0.62 * guide.chin))
     tube = fade * smooth_step((inside + 0.006) / 0.012)
-    covered = False
-    if clothes.sum() > 30:
-        cloth = _odds(lab, clothes, skin | hair, soft)
+    hair_like, covered = np.ones_like(alpha), False
+    if clothes.sum() > 30 and skin.any() and hair.any():
+        cloth = _odds(lab, clothes, skin, blur)
         throat = person & below_chin & (guide.height > 0.45 * guide.chin) & (inside > 0.005)
         covered = bool(throat.any() and cloth[throat].mean() > _COVERED)
         if not covered:
-            # Close to the chin shadowed skin looks like anything; colour decides from there down.
-            gate = smooth_step((guide.chin - 0.012 - guide.height) / 0.02)
-            tube = tube * (1 - gate * smooth_step((cloth - 0.55) / 0.35))
-        hair_like = smooth_step((1 - _odds(lab, clothes | skin, hair, soft) - 0.6) / 0.3)
-    else:
-        hair_like = np.ones_like(alpha)
-    beside = fade * hair_like * smooth_step(1 - (-inside - 0.03) / 0.05)
+            # Close under the jaw shadowed skin looks like anything; colour decides from there down.
+            from_jaw = ndimage.distance_transform_edt(~guide.outline) / guide.metre
+            gate = smooth_step((from_jaw - 0.005) / 0.012)
+            tube = tube * (1 - gate * smooth_step((cloth - 0.55) / 0.25))
+        # The person's neck may be wider than the model's: skin beside it stays too.
+        wide = fade * smooth_step((inside + 0.03) / 0.015) * smooth_step((0.4 - cloth) / 0.3)
+        tube = np.maximum(tube, wide)
+        hair_like = smooth_step((0.45 - _odds(lab, clothes, hair, blur)) / 0.3)
 
-    upper = smooth_step((guide.height - guide.chin) / max(guide.jaw - guide.chin, 0.01))
+    # Above the ears everything is hair; below, only what has its colour, less and less towards the neck's base and
+    # only beside the neck: on it the neck's own rule counts.
+    upper = smooth_step((guide.height - guide.jaw) / max(guide.ear - guide.jaw, 0.01))
+    # A faint matte beside the neck is a doubtful segmentation, not hair.
+    beside = fade * smooth_step((inside + 0.08) / 0.05) * smooth_step(-inside / 0.01) * smooth_step((alpha - 0.3) / 0.4)
+    sides = hair_like * np.maximum(beside, smooth_step((guide.height - guide.chin) / 0.02))
     reach = smooth_step((_REACH + inside) / 0.04)
     head = _soft_mask(guide.outline & (guide.height > guide.chin - 0.03), 0.004 * guide.metre)
-    keep = np.maximum.reduce([head, tube, upper * reach, beside * (1 - upper)])
+    keep = np.maximum.reduce([head, tube, reach * (upper + (1 - upper) * sides)])
+    if not inside_photo.all():
+        to_border = ndimage.distance_transform_edt(inside_photo) / guide.metre
+        keep = keep * np.where(below_chin, smooth_step(to_border / 0.03), inside_photo)
     return (alpha * np.clip(keep, 0, 1)).astype(np.float32), covered
 
 
@@ -162,6 +176,13 @@ def smooth_step(x: NDArray[np.floating]) -> Map:
     """0 below 0, 1 above 1, ``3 x^2 - 2 x^3`` between."""
     t = np.clip(x, 0.0, 1.0)
     return (t * t * (3 - 2 * t)).astype(np.float32)
+
+
+def _front(points: NDArray[np.float64], faces: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which triangles ``[F, 3]`` of projected ``points`` ``[V, 2]`` show their outside ``[F]``."""
+    a, b, c = points[faces[:, 0]], points[faces[:, 1]], points[faces[:, 2]]
+    # Counter-clockwise in the world is clockwise in pixels, whose y axis points down.
+    return np.cross(b - a, c - a) < 0
 
 
 def _towards_camera(points: NDArray[np.float64], fit: HeadFit) -> NDArray[np.bool_]:

@@ -364,6 +364,6 @@ def _minimize(
         jac=True,
         method="L-BFGS-B",
         bounds=list(zip(low, high, strict=True)),
-        options={"maxiter": iterations, "maxcor": 20, "ftol": 1e-6, "gtol": 1e-4},
+        options={"maxiter": iterations, "maxcor": 10, "ftol": 1e-6, "gtol": 1e-4},
     )
     return torch.tensor(found.x, dtype=torch.float32)

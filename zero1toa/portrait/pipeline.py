@@ -67,9 +67,8 @@ def load_portrait(
     person = segment_person(image, method) * inside
     seed = points[:468, :2].mean(0)
     alpha, colors = matte(image, trimap(person, face_height(points), (float(seed[0]), float(seed[1]))))
-    alpha = alpha * inside
     guide = neck_guide(head, fit, config.size)
-    carved, covered = carve(alpha, colors, guide)
+    carved, covered = carve(alpha, colors, guide, inside)
     if covered:
         notes.append("clothes cover the neck; their colour is kept on it")
     edge = ~ndimage.binary_erosion(inside, border_value=1) & inside
