@@ -19,7 +19,7 @@ def identities(head: CanonicalHead, count: int = IDENTITIES, seed: int = 0) -> t
 
 
 def areas(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    a, b, c = vertices[faces].unbind(-2)
+    a, b, c = vertices[..., faces, :].unbind(-2)
     return torch.linalg.cross(b - a, c - a)
 
 
@@ -75,6 +75,45 @@ def test_no_identity_warp_folds_the_skin(head: CanonicalHead) -> None:
     for row in shape:
         after = areas(head.vertices(head.neutral().replace(shape=row)), faces)
         assert bool((torch.nn.functional.cosine_similarity(before, after, dim=-1) > 0).all())
+
+
+def test_random_people_are_unfolded(head: CanonicalHead) -> None:
+    faces = head.faces[skin(head)]
+    before = areas(head.vertices(head.neutral()), faces)
+    after = areas(head.vertices(head.neutral(IDENTITIES).replace(shape=identities(head, seed=3))), faces)
+    assert bool((torch.nn.functional.cosine_similarity(before, after, dim=-1) > 0).all())
+
+
+def test_random_mixes_of_shapes_hardly_fold(head: CanonicalHead) -> None:
+    faces = head.faces[skin(head)]
+    before = areas(head.vertices(head.neutral()), faces)
+    generator = torch.Generator().manual_seed(0)
+    usable = torch.tensor([i for i, name in enumerate(ARKIT_NAMES) if name != "mouthClose"])
+    for _ in range(40):
+        chosen = usable[torch.randperm(len(usable), generator=generator)[:5]]
+        mix = torch.zeros(len(ARKIT_NAMES))
+        mix[chosen] = torch.rand(5, generator=generator)
+        after = areas(head.vertices(head.arkit(mix, head.neutral())), faces)
+        assert int((torch.nn.functional.cosine_similarity(before, after, dim=-1) <= 0).sum()) <= 4
+
+
+def test_the_grown_skin_continues_the_measured_face(head: CanonicalHead) -> None:
+    """The crease along the face's rim, as the angle between the faces on its two sides."""
+    outer = torch.nonzero(skin(head)).flatten()
+    faces, measured = head.faces[outer], head.regions["measured"][outer]
+    normals = torch.nn.functional.normalize(areas(head.template, faces), dim=-1)
+    corners = torch.stack([faces, faces.roll(-1, 1)], dim=-1).sort(-1).values
+    edges, owner = torch.unique(corners.flatten(0, 1), dim=0, return_inverse=True)
+    index = torch.arange(len(faces)).repeat_interleave(3)
+    inside, outside = torch.full((2, len(edges)), -1)
+    inside[owner[measured[index]]] = index[measured[index]]
+    outside[owner[~measured[index]]] = index[~measured[index]]
+    rim = (inside >= 0) & (outside >= 0)
+    assert int(rim.sum()) == 72
+    cosine = (normals[inside[rim]] * normals[outside[rim]]).sum(-1).clamp(-1, 1)
+    crease = torch.rad2deg(cosine.arccos())
+    assert float(crease.mean()) < 6
+    assert float(crease.max()) < 15
 
 
 def test_closed_lids_meet_on_every_person(head: CanonicalHead) -> None:
