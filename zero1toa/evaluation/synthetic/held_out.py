@@ -57,6 +57,12 @@ class SyntheticSubject:
         pictures, alphas, _ = self._subjects.render(*inputs, size, chunk=4)
         return pictures[0], alphas[0]
 
+    @torch.no_grad()
+    def landmarks(self, arkit: Tensor) -> Tensor:
+        """MediaPipe's landmarks ``[T, 478, 3]`` in metres, in the head model's rest frame, of ``arkit`` ``[T, 52]``."""
+        vertices = self._subjects.pose(arkit.to(self._subjects.albedo.device)[None])
+        return self._subjects.landmarks(vertices)[0]
+
     def portrait_camera(self, size: int) -> tuple[Tensor, Tensor]:
         """World-to-camera ``[4, 4]`` and intrinsics ``[3, 3]`` of the portrait; the neck runs out of the picture."""
         rest = self._subjects.rest[0]
