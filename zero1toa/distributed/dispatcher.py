@@ -34,6 +34,7 @@ class Dispatcher:
         self._answers: dict[str, tuple[str, Receipt | Failure]] = {}
         self._changed = asyncio.Condition()
         self._closed = False
+        self._dead: set[str] = set()
 
     async def submit(self, order: Order) -> None:
         """Queue an order; one that is queued, being served or successfully answered is not queued again."""
@@ -48,7 +49,8 @@ class Dispatcher:
     async def next(self, worker: str, patience: float) -> Turn:
         """Work for ``worker``, waiting up to ``patience`` seconds for some."""
         end = time.monotonic() + patience
-        while not self._closed:
+        # A worker that died while it waited must not be given what comes in after its death.
+        while not self._closed and worker not in self._dead:
             await self._expire()
             lease = self._queue.take(worker, self._clock())
             if lease is not None:
@@ -75,7 +77,8 @@ class Dispatcher:
         await self._notify()
 
     async def release(self, worker: str, reason: str) -> None:
-        """Take back what a dead worker held."""
+        """Take back what a dead worker held, and give it nothing any more."""
+        self._dead.add(worker)
         self._give_up(self._queue.release(worker, reason))
         await self._notify()
 

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from zero1toa.config import DiffusionConfig, load
+from zero1toa.diffusion.fake import FakeBackbone
+from zero1toa.errors import ConfigError
+from zero1toa.symgen.refine import composite, load_refiner, prepare_reference, refine
+from zero1toa.symgen.store import Reference
+from zero1toa.types import LandmarkTrack, RefineRequest, SampleKey
+
+
+def request(frames):
+    count = len(frames)
+    points = np.random.default_rng(1).uniform(0.2, 0.8, (count, 478, 2)).astype(np.float32)
+    track = LandmarkTrack(points, np.ones(count, bool), np.zeros(count, bool))
+    return RefineRequest("ada", SampleKey("spatial", "a"), 0, 0, 0, frames, track, count, "fake", 0)
+
+
+def pattern(size, count=3):
+    """Smooth colours with a checkerboard of single pixels on top: detail that no half-sized picture can hold."""
+    y, x = np.mgrid[:size, :size] / size
+    smooth = np.stack([x, y, 0.5 + 0 * x], -1) * 120 + 60
+    board = (np.indices((size, size)).sum(0) % 2)[..., None] * 24.0 - 12
+    return np.tile(np.round(smooth + board).astype(np.uint8), (count, 1, 1, 1)), board
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return FakeBackbone()
+
+
+@pytest.fixture(scope="module")
+def state(backbone):
+    image = np.full((40, 40, 4), 255, np.uint8)
+    image[..., :3] = (220, 120, 90)
+    return prepare_reference(Reference(image, np.full((478, 2), 20, np.float32)), backbone, (1.0, 1.0, 1.0))
+
+
+def test_strength_zero_gives_the_render_back(backbone, state):
+    frames, _ = pattern(128)
+    out, seconds = refine(request(frames), backbone, state, DiffusionConfig(strength=0.0, keep_detail=True))
+    assert (out == frames).all()
+    assert set(seconds) == {"encode", "denoise", "decode"}
+    small, _ = pattern(64)
+    assert (refine(request(small), backbone, state, DiffusionConfig(strength=0.0))[0] == small).all()
+
+
+def test_keep_detail_keeps_what_the_backbone_cannot_hold(backbone, state):
+    frames, board = pattern(128)
+    options = {"steps": 5, "strength": 0.6, "guidance": 1.5}
+
+    def detail(pictures):  # strength of the checkerboard
+        return (pictures.astype(float) * np.sign(board)).mean()
+
+    kept, _ = refine(request(frames), backbone, state, DiffusionConfig(keep_detail=True, **options))
+    lost, _ = refine(request(frames), backbone, state, DiffusionConfig(keep_detail=False, **options))
+    assert detail(frames) == pytest.approx(12, abs=0.2)
+    assert detail(kept) == pytest.approx(12, abs=0.6)
+    assert abs(detail(lost)) < 1
+    # Both are changed in the same way where there is no detail: means over 8 x 8 blocks.
+    blocks = [p.reshape(3, 16, 8, 16, 8, 3).astype(float).mean((2, 4)) for p in (kept, lost)]
+    assert np.abs(blocks[0] - blocks[1])[:, 1:-1, 1:-1].mean() < 2
+    assert np.abs(kept.astype(float) - frames).mean() > 3  # guidance did change the clip
+
+
+def test_refinement_is_deterministic(backbone, state):
+    frames, _ = pattern(64)
+    config = DiffusionConfig(steps=4, guidance=1.5, strength=0.5)
+    assert (
+        refine(request(frames), backbone, state, config)[0] == refine(request(frames), backbone, state, config)[0]
+    ).all()
+
+
+def test_composite_puts_straight_alpha_on_the_background():
+    image = np.zeros((4, 4, 4), np.uint8)
+    image[...] = (200, 100, 50, 51)
+    picture, matte = composite(image, (1.0, 0.5, 0.0), 4)
+    expected = np.array([200, 100, 50]) / 255 * 0.2 + np.array([1.0, 0.5, 0.0]) * 0.8
+    np.testing.assert_allclose(picture[2, 2].numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(matte.numpy(), 0.2, atol=1e-6)
+    assert composite(image, (1.0, 0.5, 0.0), 9)[0].shape == (9, 9, 3)
+
+
+def test_clips_longer_than_the_backbone_takes_are_refused():
+    config = load(["preset=preview", "diffusion.backbone=fake", "curriculum.frames=65"])
+    with pytest.raises(ConfigError, match=r"curriculum\.frames=65"):
+        load_refiner(config, torch.device("cpu"))
