@@ -121,6 +121,7 @@ def test_other_lines_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
 def test_mediapipe_without_models(monkeypatch: pytest.MonkeyPatch, tmp_path, astronaut: np.ndarray) -> None:
     monkeypatch.setattr(graphs, "has_solutions", lambda: False)
     monkeypatch.delenv(landmarks.TASK_VARIABLE, raising=False)
+    monkeypatch.setenv("ZERO1TOA_HOME", str(tmp_path))
     with pytest.raises(AssetError, match=r"face_landmarker\.task"):
         detect_landmarks(astronaut[None])
     wrong = tmp_path / "wrong.task"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zero1toa import assets
 from zero1toa.errors import AssetError
 from zero1toa.head.protocol import N_LANDMARKS
 from zero1toa.portrait import graphs
@@ -18,7 +19,8 @@ FOREHEAD, CHIN = 10, 152
 """Landmarks whose distance is the face height, the unit of all residuals."""
 
 TASK_VARIABLE = "ZERO1TOA_FACE_LANDMARKER"
-"""Environment variable that names a ``face_landmarker.task`` file, for a MediaPipe without built-in models."""
+"""Environment variable that names a ``face_landmarker.task`` file, for a MediaPipe without built-in models; without it
+the file is looked for in the asset folder."""
 
 _MESH_SIDE = 512  # the network sees 192 pixels; more than this only costs time
 _CROPS = (1.6, 1.8, 2.0, 2.2, 2.4, 2.6)  # side of the crops over the face height, for the median
@@ -153,12 +155,12 @@ def _mesh(image: NDArray[np.uint8], max_faces: int) -> list[Landmarks]:
 
 def _task_file() -> Path:
     named = os.environ.get(TASK_VARIABLE, "")
-    if named and Path(named).is_file():
-        return Path(named)
-    given = f"{TASK_VARIABLE}={named} is no file" if named else f"{TASK_VARIABLE} is not set"
+    place = Path(named).expanduser() if named else assets.home() / "face_landmarker.task"
+    if place.is_file():
+        return place
     raise AssetError(
-        "this MediaPipe has no built-in models (mp.solutions): install mediapipe==0.10.21, or download "
-        f"face_landmarker.task and name it in {TASK_VARIABLE} ({given})"
+        "this MediaPipe has no built-in models (mp.solutions): install mediapipe==0.10.21, or download MediaPipe's "
+        f"face_landmarker.task and put it at {place} or name it in {TASK_VARIABLE}"
     )
 
 

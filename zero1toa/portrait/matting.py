@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def _predict_rembg(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(mask, dtype=np.float32) / 255.0
 
 
+@functools.lru_cache(maxsize=1)
 def _rembg_session(path: Path) -> Any:
     import onnxruntime
     from rembg.sessions.u2net import U2netSession

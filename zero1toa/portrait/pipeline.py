@@ -64,9 +64,14 @@ def load_portrait(
     fit = fit_head(points, portrait_intrinsics(points, (config.size / 2, config.size / 2)), head, start=fit)
     image = crop.pixels(photo.image)
     inside = crop.inside(photo.image)
-    person = segment_person(image, method) * inside
+    person = segment_person(image, method)
     seed = points[:468, :2].mean(0)
-    alpha, colors = matte(image, trimap(person, face_height(points), (float(seed[0]), float(seed[1]))))
+    # Only what the photo shows is matted: hair that its border cuts off must not fade into the repeated edge.
+    shown = np.ix_(inside.any(1), inside.any(0))
+    first = np.array([shown[1].min(), shown[0].min()])
+    known = trimap(person[shown], face_height(points), tuple(seed - first))
+    alpha, colors = np.zeros(inside.shape, np.float32), (image / 255.0).astype(np.float32)
+    alpha[shown], colors[shown] = matte(image[shown], known)
     guide = neck_guide(head, fit, config.size)
     carved, covered = carve(alpha, colors, guide, inside)
     if covered:
