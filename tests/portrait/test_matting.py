@@ -77,8 +77,8 @@ def test_rembg_runs_the_installed_network(monkeypatch: pytest.MonkeyPatch, tmp_p
     person = segment_person(image, "rembg")
     assert person.shape == (96, 96)
     assert person[30:66, 22:42].min() > 0.85  # resampling overshoots at the edges, and the network's range is scaled
-    assert person[:, 60:].max() < 0.05
-    assert person[:16].max() < 0.05
+    assert person[:, 60:].max() < 0.15
+    assert person[:16].max() < 0.15
 
 
 def test_rembg_reads_the_installed_file_only(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
