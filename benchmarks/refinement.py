@@ -100,8 +100,7 @@ def compare(
         rgba = player.render(arkit, azimuth, 0.0, size, background=None)[0].astype(np.float64) / 255.0
         premultiplied = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1)
         # skimage asks for the way back, from the true picture's pixels (centres at whole numbers) to the avatar's.
-        back = SimilarityTransform()
-        back.estimate(theirs - 0.5, ours - 0.5)
+        back = _similarity(theirs - 0.5, ours - 0.5)
         moved = warp(premultiplied, back, order=1)
         picture = np.clip(moved[..., :3] + 1.0 - moved[..., 3:], 0.0, 1.0)
         mask = (moved[..., 3] > 0.5) | (alpha[0, ..., 0].numpy() > 0.5)
@@ -115,15 +114,20 @@ def compare(
 def report(scores: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
     """Print the means by group and how often refinement won."""
     print(f"{'':18s} {'off':>8s} {'on':>8s} {'gain':>7s} {'wins':>6s}   SSIM off  on")
-    groups = [*scores["off"], "all"]
-    for group in groups:
-        off, on = (
-            np.array(sum(scores[label].values(), []) if group == "all" else scores[label][group])
-            for label in ("off", "on")
-        )
+    by_group = {label: {**groups, "all": [score for group in groups.values() for score in group]}
+                for label, groups in scores.items()}  # fmt: skip
+    for group in by_group["off"]:
+        off, on = (np.array(by_group[label][group]) for label in ("off", "on"))
         gain = on[:, 0] - off[:, 0]
         print(f"{group:18s} {off[:, 0].mean():8.2f} {on[:, 0].mean():8.2f} {gain.mean():+7.2f} {(gain > 0).mean():6.0%}"
               f"   {off[:, 1].mean():.3f}  {on[:, 1].mean():.3f}")  # fmt: skip
+
+
+def _similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> SimilarityTransform:
+    """Least-squares turn, scale and shift from points ``[P, 2]`` to points: w = a z + b over complex numbers."""
+    z, w = (points[:, 0] + 1j * points[:, 1] for points in (source.astype(np.float64), target.astype(np.float64)))
+    a, b = np.linalg.lstsq(np.stack([z, np.ones_like(z)], axis=1), w, rcond=None)[0]
+    return SimilarityTransform(matrix=np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0.0, 0.0, 1.0]]))
 
 
 def _save(picture: Image.Image, path: Path) -> None:

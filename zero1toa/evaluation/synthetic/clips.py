@@ -10,8 +10,9 @@ from zero1toa.evaluation.synthetic.draw import Draw
 from zero1toa.evaluation.synthetic.expression import draw_poses, gaze, motion
 from zero1toa.evaluation.synthetic.picture import damage
 from zero1toa.evaluation.synthetic.subject import Template, draw_subjects
-from zero1toa.evaluation.synthetic.views import clip_views, project, reference_views
+from zero1toa.evaluation.synthetic.views import clip_views, reference_views
 from zero1toa.head.protocol import HeadModel
+from zero1toa.render.cameras import project
 
 KINDS: tuple[str, ...] = ("front", "side", "mouth", "turning")
 """What a clip shows: camera near the front; fixed over 30 degrees aside; mouth wide open; camera front to side."""

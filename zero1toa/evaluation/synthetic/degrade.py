@@ -25,8 +25,8 @@ from zero1toa.evaluation.synthetic.subject import (
     join,
     owners,
 )
-from zero1toa.evaluation.synthetic.views import project
 from zero1toa.head.protocol import HeadParams
+from zero1toa.render.cameras import project
 
 
 class Degrader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zero1toa.evaluation.synthetic.views import project
+from zero1toa.render.cameras import project
 
 
 def seen(points: Tensor, normals: Tensor, viewmats: Tensor, Ks: Tensor, size: int, facing: Tensor) -> Tensor:

@@ -26,11 +26,6 @@ class Views:
     Ks: Tensor
     azimuths: Tensor
 
-    def positions(self) -> Tensor:
-        """Camera centres ``[B, T, 3]`` in metres."""
-        rotation, translation = self.viewmats[..., :3, :3], self.viewmats[..., :3, 3:]
-        return -(rotation.transpose(-1, -2) @ translation)[..., 0]
-
 
 def clip_views(draw: Draw, head: HeadModel, kind: Tensor, frames: int, size: int) -> Views:
     """Cameras of clips: fixed near the front, fixed at the side, or turning from the front to the side.
@@ -83,10 +78,3 @@ def _framed(
     turn[:, 0, 1, 0], turn[:, 0, 1, 1] = torch.sin(roll), torch.cos(roll)
     Ks = intrinsics(fovy[:, None].expand(batch, frames), size)
     return Views(viewmats=turn @ viewmats, Ks=Ks, azimuths=azimuth)
-
-
-def project(points: Tensor, viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels ``[..., P, 2]`` and depths ``[..., P]`` of points ``[..., P, 3]`` in cameras ``[..., 4, 4]``."""
-    camera = points @ viewmats[..., :3, :3].transpose(-1, -2) + viewmats[..., None, :3, 3]
-    image = camera @ Ks.transpose(-1, -2)
-    return image[..., :2] / image[..., 2:].clamp_min(1e-6), camera[..., 2]
