@@ -62,7 +62,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         photo = folder / "photo.png"
         _save(Image.fromarray(subject.portrait(512)), photo)
-        rows = []
+        rows: list[list[NDArray[np.uint8]]] = []
         for label, enabled in (("off", "false"), ("on", "true")):
             given = [f"preset={options.preset}", *options.overrides, f"diffusion.enabled={enabled}"]
             config = load(given)
@@ -74,7 +74,7 @@ def main() -> None:
             for (group, _, _), score in zip(VIEWS, found, strict=True):
                 scores[label].setdefault(group, []).append(score)
             mean = np.mean([score[0] for score in found])
-            print(f"{subject.name} {label}: {mean:.2f} dB, {result.refined} clips refined, {result.seconds:.0f} s")
+            print(f"{subject.name} {label}: {mean:.2f} dB, {result.refined} clips updated, {result.seconds:.0f} s")
         _save(Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows])), folder / "compared.png")
     report(scores)
     summary = json.dumps({"views": [v[:2] for v in VIEWS], "psnr_ssim": scores}, indent=1)
