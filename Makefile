@@ -27,7 +27,7 @@ $(SYNCED): pyproject.toml uv.lock | build/uv/uv/__init__.py
 setup: $(SYNCED)
 
 avatar: setup
-	.venv/bin/zero1toa generate $(PHOTO) --output $(OUTPUT) $(ARGS)
+	.venv/bin/zero1toa generate "$(PHOTO)" --output "$(OUTPUT)" $(ARGS)
 
 test: setup
 	.venv/bin/python -m pytest $(ARGS)

@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -101,9 +102,12 @@ def generate(
     ] = False,
 ) -> None:
     """Make an animatable avatar of one portrait photo; the same command again continues after a stop."""
+    started = time.perf_counter()  # importing is part of what the user waits for
     from zero1toa.commands.generate import generate_avatar
 
-    generate_avatar(photo, output, overrides or (), serial=serial, face=face, restart=restart, file=config)
+    generate_avatar(
+        photo, output, overrides or (), serial=serial, face=face, restart=restart, file=config, started=started
+    )
 
 
 @app.command()

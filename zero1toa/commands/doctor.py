@@ -49,12 +49,15 @@ def _landmarks() -> Finding:
     part, version = "Landmarks, segmentation", _version("mediapipe")
     if version is None:
         return Finding(part, "nothing", False, ok=False, advice="pip install mediapipe==0.10.21 (needs numpy 1.26)")
-    folder = Path(next(iter(importlib.util.find_spec("mediapipe").submodule_search_locations)))  # type: ignore[union-attr, arg-type]
-    if not list(folder.glob("modules/face_landmark/*.tflite")):
-        return Finding(
-            part, f"MediaPipe {version} without its models", False, ok=False, advice="install mediapipe==0.10.21"
-        )
-    return Finding(part, f"MediaPipe {version}, models in the package", True)
+    spec = importlib.util.find_spec("mediapipe")
+    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    if any(list(folder.glob("modules/face_landmark/*.tflite")) for folder in folders):
+        return Finding(part, f"MediaPipe {version}, models in the package", True)
+    task = assets.get("face-landmarker")
+    if task.find():
+        return Finding(part, f"MediaPipe {version} with {task.file}; no segmentation of its own", True)
+    advice = f"install mediapipe==0.10.21, or zero1toa assets install {task.name} {task.file}"
+    return Finding(part, f"MediaPipe {version} without its models", False, ok=False, advice=advice)
 
 
 def _matting() -> Finding:

@@ -31,6 +31,7 @@ def generate_avatar(
     restart: bool = False,
     file: Path | None = None,
     console: Console | None = None,
+    started: float | None = None,
 ) -> None:
     """Make an avatar, or continue making it; nothing is written before photo, configuration and folder are good.
 
@@ -43,10 +44,12 @@ def generate_avatar(
         restart: begin anew in a folder that holds an earlier run.
         file: configuration file, merged before ``overrides``.
         console: where to print.
+        started: ``time.perf_counter()`` at which the user began to wait; now by default.
 
     Raises:
         UserError: for anything the user can mend.
     """
+    started = time.perf_counter() if started is None else started
     console = console or Console(highlight=False)
     if face is not None:
         overrides = [*overrides, f"portrait.face={face}"]
@@ -57,13 +60,12 @@ def generate_avatar(
             if folder.continuing and (output / "metrics.json").is_file():
                 console.print(f"{output} is complete; --restart makes it anew", soft_wrap=True)
                 return
-            _make(path, folder, config, serial, console)
+            _make(path, folder, config, serial, console, started)
 
 
-def _make(photo: Path, folder: OutputFolder, config: Config, serial: bool, console: Console) -> None:
+def _make(photo: Path, folder: OutputFolder, config: Config, serial: bool, console: Console, started: float) -> None:
     from zero1toa.head.registry import load_head
 
-    started = time.perf_counter()
     output = folder.path
     kept = output / "portrait" / "portrait.npz"
     with console.status("finding the face and fitting the head"):
@@ -89,11 +91,14 @@ def _make(photo: Path, folder: OutputFolder, config: Config, serial: bool, conso
                 tracker(event)
                 display(event)
 
+            began = time.perf_counter()
             result = _generate(portrait, config, output, progress, head, serial)
+            # Training time of earlier sessions, which a continued run adds to what this one took.
+            earlier = max(0.0, result.seconds - (time.perf_counter() - began)) if result.continued_from else 0.0
         with console.status("finishing") as status:
             player = open_player(result.bundle, config.device)
             showcase = make_showcase(
-                output, player, portrait, head, config, result, name, portrait_seconds, status.update
+                output, player, portrait, head, config, result, name, portrait_seconds, started - earlier, status.update
             )
         tracker.results(showcase.figures, output / "contact_sheet.png", output / "preview.mp4")
     _summary(output, result, showcase, console)
