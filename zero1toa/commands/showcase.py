@@ -131,7 +131,8 @@ def make_showcase(
             rebuilt=player.portrait_view(portrait.size),
             sheet=sheet,
             video=video,
-            clips=refined_clips(SymGENStore(result.dataset, result.avatar)),
+            # Without refinement a clip is its own render, and there is nothing to compare.
+            clips=refined_clips(SymGENStore(result.dataset, result.avatar)) if config.diffusion.enabled else [],
             metrics=figures,
             checks=checks,
             timings={_PHASES.get(phase, phase): value for phase, value in _ordered(timings).items()},
