@@ -77,6 +77,7 @@ class Degrader:
         skin = len(self.template.surface)
         opacity = self._opacity(count, severity, draw, batch)
         strands = (1.0 - bare[:, None]) * (1.0 - s * draw.uniform(0.0, 0.8, batch, 1))
+        opacity[:, :skin] *= subjects.cover
         opacity[:, skin:] *= strands * subjects.strands.opacity.flatten(1)
         spread = draw.uniform(0.0, 0.45, batch, 1) * s * draw.normal(batch, count)
         size = torch.exp(spread + draw.uniform(-0.35, 0.5, batch, 1) * s)

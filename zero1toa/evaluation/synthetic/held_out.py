@@ -110,5 +110,5 @@ def held_out_subject(index: int, head: HeadModel | None = None, detail: int = 2)
     draw = Draw(HELD_OUT_SEED + index)
     with torch.no_grad():
         template = Template(head.to("cpu"), detail, strands=1200 * (1 + detail))
-        subjects = draw_subjects(template, draw, 1, odd=0.0)
+        subjects = draw_subjects(template, draw, 1, odd=0.0, faded=0.0)
     return SyntheticSubject(f"synthetic-{index:03d}", subjects, Draw(HELD_OUT_SEED + index))

@@ -14,6 +14,7 @@ from zero1toa.evaluation.synthetic.draw import Draw
 from zero1toa.evaluation.synthetic.hair import Haircut, Strands, draw_haircuts, grow_strands, lift_cap, paint_cap
 from zero1toa.evaluation.synthetic.inside import paint_eyes, paint_mouth
 from zero1toa.evaluation.synthetic.light import Lamps, Visibility, draw_lamps, shade
+from zero1toa.evaluation.synthetic.noise import smoothstep
 from zero1toa.evaluation.synthetic.skin import draw_looks, paint_beard, paint_brows, paint_lids, paint_lips, paint_skin
 from zero1toa.evaluation.synthetic.surface import Surface
 from zero1toa.evaluation.synthetic.textures import odd_skin
@@ -145,6 +146,7 @@ class SyntheticSubjects:
         identity: shape ``[B, S]`` and hair offset ``[B, V, 3]`` at rest.
         albedo: linear light ``[B, N, 3]``.
         gloss: strength of highlights ``[B, N]``.
+        cover: opacity of the skin's Gaussians ``[B, N]``; necks of carved portraits fade out downwards.
         haircut: hair style.
         strands: strands of hair.
         lamps: light.
@@ -156,6 +158,7 @@ class SyntheticSubjects:
     identity: HeadParams
     albedo: Tensor
     gloss: Tensor
+    cover: Tensor
     haircut: Haircut
     strands: Strands
     lamps: Lamps
@@ -196,7 +199,7 @@ class SyntheticSubjects:
         lamps = Lamps(**{f.name: getattr(self.lamps, f.name)[owner] for f in dataclasses.fields(Lamps)})
         colours = shade(self.albedo[owner], normals, towards, self.gloss[owner], template.hardness,
                         template.visibility.ambient, self.shadows[owner], lamps)  # fmt: skip
-        skin = Splats(means, quats, scales, torch.full_like(means[..., 0], 0.97), colours)
+        skin = Splats(means, quats, scales, 0.97 * self.cover[owner], colours)
         return join(skin, self._strand_splats(vertices, owner, cameras, lamps))
 
     def _strand_splats(self, vertices: Tensor, owner: Tensor, cameras: Tensor, lamps: Lamps) -> Splats:
@@ -264,8 +267,18 @@ class SyntheticSubjects:
                 marks)  # fmt: skip
 
 
-def draw_subjects(template: Template, draw: Draw, batch: int, odd: float = 0.12) -> SyntheticSubjects:
-    """Draw B random people, a share ``odd`` of them with a natural picture for a skin."""
+def draw_subjects(
+    template: Template, draw: Draw, batch: int, odd: float = 0.12, faded: float = 0.6
+) -> SyntheticSubjects:
+    """Draw B random people.
+
+    Args:
+        template: what they share.
+        draw: random stream.
+        batch: B.
+        odd: share with a natural picture for a skin.
+        faded: share whose neck fades out downwards, as in carved portraits.
+    """
     head, atlas, regions = template.head, template.atlas, template.surface.regions
     looks = draw_looks(draw, batch)
     strength = draw.uniform(0.4, 1.0, batch, 1)
@@ -299,10 +312,10 @@ def draw_subjects(template: Template, draw: Draw, batch: int, odd: float = 0.12)
     radii = template.radii * grown[:, [2, 0, 1]]
     strands = grow_strands(template.root_atlas, root_points, template.normals[template.roots], cut, template.centre,
                            radii, template.brow_height, draw)  # fmt: skip
-    lamps = draw_lamps(draw, batch)
+    lamps, cover = draw_lamps(draw, batch), _fade(template, draw, batch, faded)
     return SyntheticSubjects(
-        template=template, identity=identity, albedo=albedo, gloss=gloss, haircut=cut, strands=strands, lamps=lamps,
-        shadows=template.visibility.lamps(lamps), rest=rest,
+        template=template, identity=identity, albedo=albedo, gloss=gloss, cover=cover, haircut=cut,
+        strands=strands, lamps=lamps, shadows=template.visibility.lamps(lamps), rest=rest,
     )  # fmt: skip
 
 
@@ -341,6 +354,14 @@ def select(atlas: Atlas, index: Tensor) -> Atlas:
             value = tuple(type(eye)(eye.angle[index], eye.around[index], eye.height[index]) for eye in value)
         fields[field.name] = value
     return Atlas(**fields)
+
+
+def _fade(template: Template, draw: Draw, batch: int, faded: float) -> Tensor:
+    """Opacity factors ``[B, N]``: a share ``faded`` of the necks is cut off softly within their lowest centimetres."""
+    height = template.atlas.points[None, :, 1] - template.rest[:, 1].min()
+    low, width = draw.uniform(0.0, 0.03, batch, 1), draw.uniform(0.01, 0.05, batch, 1)
+    return torch.lerp(torch.ones(batch, 1, device=height.device), smoothstep(low, low + width, height),
+                      draw.chance(faded, batch, 1))  # fmt: skip
 
 
 def _beard_lift(template: Template, beard: Tensor, draw: Draw) -> Tensor:

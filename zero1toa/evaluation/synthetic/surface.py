@@ -11,11 +11,12 @@ from zero1toa.head.protocol import HeadModel
 
 REGION_ROWS: dict[str, int] = {
     "face": 2, "lips": 2, "lids_left": 2, "lids_right": 2, "eye_left": 1, "eye_right": 1, "iris_left": 2,
-    "iris_right": 2, "mouth": 1, "teeth": 2, "ears": 1, "scalp": 2, "neck": 2,
+    "iris_right": 2, "mouth": 3, "teeth": 2, "ears": 1, "scalp": 2, "neck": 2,
 }  # fmt: skip
 """Rows of the barycentric lattice in each region at detail 0; m rows are m (m + 1) / 2 Gaussians on a triangle."""
 
 _OVERLAP = 2.3  # a Gaussian's deviation over that of its even share of the triangle: 0.55 of the lattice's spacing
+_LINING = 2.5e-3  # largest standard deviation in the mouth, metres
 _THICKNESS = 4e-4  # standard deviation along the normal, metres
 
 
@@ -106,6 +107,8 @@ class Surface:
         rotation = torch.stack([cos * along + sin * across, cos * across - sin * along, normal], dim=-1)
         quaternions = quaternion.from_matrix(rotation)[:, self.triangle]
         scales = torch.stack([major, minor], dim=-1)[:, self.triangle] * self.share[:, None]
+        # The mouth's lining has long triangles that begin at the lips: their Gaussians would stick out like whiskers.
+        scales = torch.where(self.regions["mouth"][:, None], scales.clamp_max(_LINING), scales)
         scales = torch.cat([scales, torch.full_like(scales[..., :1], _THICKNESS)], dim=-1)
         return self.place(vertices), quaternions, scales
 
