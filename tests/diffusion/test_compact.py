@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -210,3 +211,18 @@ def test_cuda_in_half_precision_is_close_to_the_cpu() -> None:
         outputs.append(backbone.predict(latents.to(**to), 499, reference, control, conditional=True).cpu())
     error = (outputs[0] - outputs[1]).norm() / outputs[0].norm()
     assert float(error) < 0.05
+
+
+def test_untrained_correction_leaves_the_clip_as_it_is(backbone: CompactBackbone) -> None:
+    """With its residual head still zero the network says "already right" at every level, under any guidance."""
+    model = copy.deepcopy(backbone.model)
+    torch.nn.init.zeros_(model.unet.residual_out.weight)
+    torch.nn.init.zeros_(model.unet.residual_out.bias)
+    still = CompactBackbone(model)
+    frames = torch.rand(1, 3, 32, 32, 3, generator=torch.Generator().manual_seed(3))
+    latents = still.encode(frames)
+    reference = still.prepare_reference(frames[:, 0], frames[:, 0])
+    control = still.prepare_control(frames, latents)
+    for strength in (0.3, 1.0):
+        refined = refine_latents(still, latents, reference, control, steps=10, strength=strength, guidance=2.0)
+        torch.testing.assert_close(refined, latents, atol=1e-5, rtol=1e-5)

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from zero1toa.diffusion.autoencoder import STRIDE, Autoencoder, AutoencoderConfig
 from zero1toa.diffusion.landmark_map import draw_control
 from zero1toa.diffusion.protocol import BackboneSpec
-from zero1toa.diffusion.unet import CompactUNet, ReferenceBank, UNetConfig
+from zero1toa.diffusion.schedule import NoiseSchedule
+from zero1toa.diffusion.unet import CompactUNet, ReferenceBank, UNetConfig, source_velocity
 from zero1toa.errors import AssetError
 from zero1toa.types import LandmarkTrack
 
 WEIGHTS = Path(__file__).parent / "weights" / "compact.safetensors"
-FORMAT = "zero1toa-compact-1"
+FORMAT = "zero1toa-compact-2"
 
 COMPACT_SPEC = BackboneSpec(
     name="compact",
@@ -53,7 +54,7 @@ COMPACT_SPEC = BackboneSpec(
 
 @dataclasses.dataclass(frozen=True)
 class CompactControl:
-    """Landmark features ``[B, T, C, h, w]``, and latents with flag ``[B, T, 5, h, w]`` of the clip being refined."""
+    """Landmark features ``[B, T, C, h, w]``; latents and flag ``[B, T, 5, h, w]`` float32 of the clip being refined."""
 
     features: Tensor
     source: Tensor | None
@@ -152,6 +153,7 @@ class CompactBackbone:
         self, model: CompactModel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         self.spec = COMPACT_SPEC
+        self._schedule = NoiseSchedule.from_config(COMPACT_SPEC.scheduler)
         self._device = torch.device(device)
         self._dtype = dtype
         model = channels_last(model.to(self._device)).eval().requires_grad_(False)
@@ -192,7 +194,7 @@ class CompactBackbone:
         """Landmark features of maps ``[B, T, H, W, 3]``, with the latents of the clip being refined if given."""
         features = self.model.unet.guide(self._pixels(maps).unflatten(0, maps.shape[:2]))
         if source is not None:
-            source = torch.cat([source, torch.ones_like(source[:, :, :1])], 2).to(self._device, self._dtype)
+            source = torch.cat([source, torch.ones_like(source[:, :, :1])], 2).to(self._device, torch.float32)
         return CompactControl(features, source)
 
     def predict(
@@ -217,9 +219,14 @@ class CompactBackbone:
     ) -> Tensor:
         timesteps = torch.full((len(latents),), timestep, device=self._device)
         positions = torch.arange(latents.shape[1], device=self._device)
-        x = latents.to(self._device, self._dtype)
+        latents = latents.to(self._device, torch.float32)
+        source = None if control.source is None else control.source.to(self._dtype)
         unet = self.model.unet
-        return unet(x, timesteps, positions, control.features, bank, with_reference, control.source).float()
+        x = latents.to(self._dtype)
+        output = unet(x, timesteps, positions, control.features, bank, with_reference, source).float()
+        if control.source is None:
+            return output
+        return output + source_velocity(latents, control.source[:, :, :-1], *self._schedule.level(timestep))
 
     def _pixels(self, frames: Tensor) -> Tensor:
         """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]`` in the network's type, laid out channels last."""

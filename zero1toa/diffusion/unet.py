@@ -53,6 +53,21 @@ class LandmarkGuider(nn.Module):
         return self.conv_out(hidden)
 
 
+def source_velocity(noisy: Tensor, source: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+    """The v that says "the clip being refined is already right", ``(alpha * noisy - source) / sigma``.
+
+    Where a source is given, the network predicts what to add to this, so that ``x0 = source - sigma * output``. A
+    network of this size cannot copy latents through its layers; without the shortcut it blurs good clips.
+
+    Args:
+        noisy: latents at a noise level, float32.
+        source: clean latents of the clip being refined, same shape.
+        alpha: signal amplitude; broadcasts.
+        sigma: noise amplitude, positive; broadcasts.
+    """
+    return (alpha * noisy - source) / sigma
+
+
 class CompactUNet(nn.Module):
     """Predicts v for the latents of clips, under a reference picture and landmark maps (paper sec. 4.1).
 
@@ -91,6 +106,8 @@ class CompactUNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(16, widths[0])
         self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
         zeroed(self.conv_out)
+        self.residual_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+        zeroed(self.residual_out)
 
     def guide(self, maps: Tensor) -> Tensor:
         """Landmark features ``[B, T, C, h, w]`` of maps ``[B, T, 3, H, W]`` in [0, 1]."""
@@ -129,7 +146,7 @@ class CompactUNet(nn.Module):
             source: latents of the clips being refined and a flag channel (1 = given) ``[B, T, C + 1, h, w]``.
 
         Returns:
-            v, shaped as ``latents``.
+            v, shaped as ``latents``; for clips with a source, what to add to :func:`source_velocity`.
         """
         batch = latents.shape[0]
         x = self.conv_in(latents.flatten(0, 1)) + features.flatten(0, 1)
@@ -137,7 +154,11 @@ class CompactUNet(nn.Module):
             x = x + self.source_in(source.flatten(0, 1))
         time = F.silu(self.time_embedding(self._time_features(timesteps, latents.dtype)))
         x, _ = self._run(x, time, positions, bank, with_reference)
-        return self.conv_out(F.silu(self.conv_norm_out(x))).unflatten(0, (batch, -1))
+        hidden = F.silu(self.conv_norm_out(x))
+        output = self.conv_out(hidden).unflatten(0, (batch, -1))
+        if source is None:
+            return output
+        return torch.where(source[:, :, -1:] > 0, self.residual_out(hidden).unflatten(0, (batch, -1)), output)
 
     def _time_features(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
         return sinusoid(timesteps, self.config.widths[0]).to(dtype)

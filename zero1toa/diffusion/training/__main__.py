@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from zero1toa.diffusion.compact import CompactBackbone, CompactModel, save_weights
+from zero1toa.diffusion.compact import CompactBackbone, CompactModel, read_weights, save_weights
 from zero1toa.diffusion.training.data import HELD_OUT_SEED, open_source
 from zero1toa.diffusion.training.run import Training
 from zero1toa.diffusion.training.settings import TrainingSettings
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for weights, curve and checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rehearsal", action="store_true", help="all of it in one minute")
+    parser.add_argument("--init", type=Path, help="weights to start from; keeps their autoencoder")
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     parser.add_argument("--compile", action="store_const", const=True, help="use torch.compile for the diffusion step")
     for field in dataclasses.fields(TrainingSettings):
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device,
         options.output,
         options.resume,
+        None if options.init is None else read_weights(options.init),
     )
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # few shapes, each met thousands of times

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zero1toa.diffusion.training.settings import TrainingSettings
-from zero1toa.diffusion.unet import CompactUNet
+from zero1toa.diffusion.unet import CompactUNet, source_velocity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Draws:
         repair: whether the clip is noised from its degraded latents, bool.
         share: how much of the degraded latents is mixed in (0 for plain clips).
         landmarks: 1 where landmarks are given, else 0.
-        source: 1 where the latents of the clip to refine are given, else 0.
+        source: 1 where the latents of the clip to refine are given, else 0; only repaired clips have one.
         noise: ``[B, T, C, h, w]``.
     """
 
@@ -76,7 +76,7 @@ def draw(latents: Tensor, settings: TrainingSettings, levels: int, generator: to
         repair=repair,
         share=torch.where(repair, mixed, torch.zeros_like(mixed)),
         landmarks=(uniform() >= settings.landmark_drop).float(),
-        source=(uniform() >= settings.source_drop).float(),
+        source=(repair & (uniform() >= settings.source_drop)).float(),
         noise=torch.randn(latents.shape, generator=generator, device=device),
     )
 
@@ -112,6 +112,8 @@ def losses(
     bank = unet.reference(batch.reference.to(dtype), _unit(batch.reference_map, dtype))
     output = unet(noisy.to(dtype), draws.timesteps, batch.positions, features, bank, with_reference, source).float()
 
+    shortcut = source_velocity(noisy, batch.degraded, alpha, sigma)
+    output = torch.where(given > 0, output + shortcut, output)
     clean = alpha * noisy - sigma * output
     velocity = alpha * draws.noise - sigma * batch.truth
     plain = (output - velocity).square().mean((1, 2, 3, 4))

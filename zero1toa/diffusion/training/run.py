@@ -48,6 +48,7 @@ class Training:
         device: where to train.
         output: folder for log and checkpoint.
         resume: continue from the folder's checkpoint if there is one.
+        initial: trained networks to start from; their autoencoder is kept, so only the diffusion stage runs.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Training:
         device: torch.device,
         output: Path,
         resume: bool = False,
+        initial: CompactModel | None = None,
     ) -> None:
         self.settings, self.source, self.device = settings, source, device
         self.held_out_source = held_out_source
@@ -67,10 +69,11 @@ class Training:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # torch initialises layers from its global generator
             torch.manual_seed(settings.seed)
-            model = settings.networks()
+            model = initial or settings.networks()
         self.model = channels_last(model.to(device))
         self.checkpoint = output / "checkpoint.pt"
-        self.stage = "autoencoder"
+        self._with_autoencoder = initial is None
+        self.stage = "autoencoder" if self._with_autoencoder else "diffusion"
         self.elapsed = 0.0  # seconds of this stage in earlier processes
         self.steps = 0
         self.validations: list[dict[str, Any]] = []
@@ -95,13 +98,13 @@ class Training:
     def run(self) -> CompactModel:
         """Run what is left of both stages; returns the averaged networks in float32 on the CPU."""
         total = 60 * self.settings.minutes
-        share = self.settings.autoencoder_share
+        first = total * self.settings.autoencoder_share if self._with_autoencoder else 0.0
         if self.stage == "autoencoder":
-            weights = self._train_autoencoder(total * share)
+            weights = self._train_autoencoder(first)
             weights.copy_average(self.model.autoencoder)
             self._finish_autoencoder()
             self.stage, self.elapsed, self.steps, self._weights_state = "diffusion", 0.0, 0, None
-        weights = self._train_unet(total * (1 - share))
+        weights = self._train_unet(total - first)
         return self._snapshot(weights).to("cpu")
 
     # Stage 1

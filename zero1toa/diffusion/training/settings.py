@@ -32,13 +32,13 @@ class TrainingSettings:
         weight_decay: AdamW's.
         ema: decay of the averaged weights.
         warmup: share of a stage in which its learning rate rises.
-        repair_share: share of the clips whose degraded latents are noised.
+        repair_share: share of the clips whose degraded latents are noised; that is what refinement asks for.
         pure_share: share of those that are not mixed with the truth.
         repair_weight: weight of the repair loss.
         repair_timesteps: training timesteps of the repair loss, first and last.
         reference_drop: share of the clips without reference.
         landmark_drop: share of the clips without landmarks.
-        source_drop: share of the clips without the concatenated latents of the clip to refine.
+        source_drop: share of the repaired clips without the latents of the clip to refine.
         encoder_widths: the autoencoder's, at half and quarter resolution.
         decoder_widths: likewise, at quarter and half resolution.
         unet_widths: the UNet's, finest resolution first.
@@ -68,13 +68,13 @@ class TrainingSettings:
     weight_decay: float = 0.01
     ema: float = 0.999
     warmup: float = 0.02
-    repair_share: float = 0.5
+    repair_share: float = 0.7
     pure_share: float = 0.6
     repair_weight: float = 2.0
     repair_timesteps: tuple[int, int] = (60, 999)
     reference_drop: float = 0.1
     landmark_drop: float = 0.08
-    source_drop: float = 0.4
+    source_drop: float = 0.15
     encoder_widths: tuple[int, ...] = AutoencoderConfig().encoder_widths
     decoder_widths: tuple[int, ...] = AutoencoderConfig().decoder_widths
     unet_widths: tuple[int, ...] = UNetConfig().widths
