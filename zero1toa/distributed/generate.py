@@ -88,6 +88,8 @@ def generate_batch(
         BackboneError: if the refiners' processes keep dying.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
     """
+    # Actors have other working directories than this process.
+    jobs = [dataclasses.replace(job, output=job.output.resolve()) for job in jobs]
     refiners = max(config.distributed.refiners, 1)
     avatars = min(at_once or math.ceil(AVATARS_PER_REFINER * refiners), max(len(jobs), 1))
     threads = share_threads(config.distributed.threads, refiners + avatars)
@@ -188,7 +190,7 @@ class _Coordinator:
                 self._outcomes[index] = error
                 continue
             policy = policy_of(self._config.distributed, self._config.loop.update_interval)
-            self._start_trainer(_Trainer(index, folder, DatasetRef(folder.avatar, folder.dataset.resolve(), policy)))
+            self._start_trainer(_Trainer(index, folder, DatasetRef(folder.avatar, folder.dataset, policy)))
 
     def _start_trainer(self, trainer: _Trainer) -> None:
         import ray
