@@ -71,8 +71,8 @@ class SphereHead:
             "teeth": none,
             "ears": none,
         }
-        zeros = torch.zeros(478, dtype=torch.long)
-        self.landmarks = LandmarkEmbedding(zeros, torch.full((478, 3), 1 / 3))
+        chin = (middle - torch.tensor([0.0, -0.065, 0.07])).norm(dim=-1).argmin()
+        self.landmarks = LandmarkEmbedding(chin.repeat(478), torch.full((478, 3), 1 / 3))
 
     def neutral(self, *batch: int) -> HeadParams:
         shapes = {"shape": (1,), "expression": (1,), "jaw": (3,), "neck": (3,), "eyes": (2, 3), "lids": (2,)}

@@ -83,7 +83,14 @@ def test_lids_are_opaque_and_the_rest_is_not() -> None:
     torch.testing.assert_close(avatar.opacities[lids], torch.full((int(lids.sum()),), 0.9))
     torch.testing.assert_close(avatar.opacities[~lids], torch.full((int((~lids).sum()),), 0.1))
     projected = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=1))
-    torch.testing.assert_close(projected.opacities, torch.full((len(projected),), 0.95))
+    neck = head.regions["neck"][projected.binding]
+    torch.testing.assert_close(projected.opacities[~neck], torch.full((int((~neck).sum()),), 0.95))
+    # The neck fades out downwards.
+    height = projected.splats(head.rest).means[neck, 1].detach()
+    order = projected.opacities[neck][height.argsort()].detach()
+    assert (order.diff() >= -1e-6).all()
+    assert order[0] < 0.02
+    assert order[-1] == pytest.approx(0.95, abs=0.01)
 
 
 def test_gaussians_follow_their_triangles_inertia() -> None:

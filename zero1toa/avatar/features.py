@@ -52,6 +52,7 @@ class FeaturePainter:
         lips = head.regions["lips"][binding]
         self.seam = torch.full_like(self.radius, torch.inf)
         self.seam[lips] = _distance_to_polyline(points[lips], marks[list(_LIP_SEAM)])
+        self.outside = torch.ones_like(self.radius)
         self.upper = torch.full_like(self.radius, torch.inf)
         self.lower = torch.full_like(self.radius, torch.inf)
         for side, (centre, rim) in _IRIS.items():
@@ -63,6 +64,10 @@ class FeaturePainter:
             self.height = torch.where(eye, relative[:, 1], self.height)
             lids = head.regions[f"lids_{side}"][binding]
             self.lids |= lids
+            ball = rest[head.faces[head.regions[f"eye_{side}"]].flatten()]
+            middle, extent = (ball.amax(0) + ball.amin(0)) / 2, (ball.amax(0) - ball.amin(0)).amax() / 2
+            away = (points[lids] - middle).norm(dim=-1) - extent
+            self.outside[lids] = smooth_step((away - 0.0002) / 0.0008)
             for line, distance in ((_UPPER, self.upper), (_LOWER, self.lower)):
                 near = _distance_to_polyline(points[lids], marks[list(line[side])])
                 distance[lids] = near
@@ -108,12 +113,12 @@ class FeaturePainter:
         return shade * (iris + edge * (sclera - iris))
 
     def margin_confidence(self) -> Tensor:
-        """Factor on the samples' confidence ``[N]``: lids show lashes and the eye itself near their margins, and lips
-        teeth and the dark of the mouth near their seam.
+        """Factor on the samples' confidence ``[N]``: lids show lashes and the eye itself near their margins and on the
+        inside, which lies within the eyeball's radius, and lips show teeth and the dark of the mouth near their seam.
         """
         margin = torch.minimum(self.upper, self.lower)
         lids = torch.where(self.lids, smooth_step((margin - 0.0025) / 0.003), 1.0)
-        return lids * smooth_step((self.seam - 0.0008) / 0.0022)
+        return lids * self.outside * smooth_step((self.seam - 0.0008) / 0.0022)
 
     def lashes(self, colors: Tensor) -> Tensor:
         """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line."""

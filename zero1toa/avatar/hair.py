@@ -34,14 +34,22 @@ HAIRLINE = 0.02
 """The face is held with full weight from this distance to the scalp on, metres."""
 LARGEST = 0.14
 """Largest lift, metres: beyond it the matte is no head."""
-SHRINK = 0.008
+SHRINK = 0.004
 """Largest inward lift, metres: a skull that is fitted too large."""
-NECK = 0.012
-"""Largest lift of a neck without hair beside it, metres: a neck's own girth."""
+AROUND_EARS = 0.012
+"""Reach of an ear on the skin, metres: hair lies close around an ear that shows, and buries what is around another."""
+STEEPEST = 1.2
+"""Largest lift over the distance to the hairline: hair rises from the face, it does not start as a wall."""
+NECK = 0.06
+"""Largest lift of the neck, metres: hair that hangs beside it."""
 FLARE = 3
 """Rows per pixel by which hair below the ears may widen downwards; clothes widen faster."""
-BENDING = 2e-9
-"""Weight of bending against the outline, metres^2 a unit of curvature."""
+BENDING = 2e-8
+"""Weight of bending, metres^4: its fourth root, 12 mm, is how far the outline is smoothed."""
+TENSION = 3e-5
+"""Weight of slopes, metres^2: beyond 26 mm it outweighs bending, so that a lift does not swing past its rim."""
+OUTLINE = 20.0
+"""Weight of the outline where it is seen: the rim is a thin band that has to carry what lies between."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,24 +115,29 @@ class _Fit:
         on_neck = on["neck"][skin.ids] & ~self.on_scalp
         points = self.rest[skin.ids]
         L, self.area = laplacian(points, skin.faces)
-        self.bending = (L @ sparse.diags(1 / self.area) @ L).tocsr()
+        self.stiffness = (BENDING * (L @ sparse.diags(1 / self.area) @ L) + TENSION * L).tocsr()
         self.directions = self._directions(rest, L)
         self.mirror = mirror(self.template[skin.ids], np.zeros(len(skin.ids), np.int64))
 
-        distance, _ = cKDTree(points[self.on_scalp]).query(points)
-        on_face = on["face"][skin.ids] & ~self.on_scalp
-        self.hold = np.where(on_face, 1e-3 + _ramp(distance / HAIRLINE) ** 2, 1e-5)
-        # The throat stays where it is; hair hangs beside and behind a neck.
-        front = _ramp((self.directions[:, 2] + 0.1) / 0.6)
-        self.hold = np.where(on_neck, 1e-3 + front, self.hold)
-        self.on_neck = on_neck
-        self.on_face = on_face
-        near_hair = 1 - _ramp(distance / HAIRLINE)
-        self.high = np.where(on_face, 0.004 + LARGEST * near_hair, LARGEST)
-        self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
-
         picture = _resize(portrait.image)
         self.covered = self._ears_covered(picture)
+        self.on_neck = on_neck
+        # Clothes begin at the neck's base.
+        low, high = points[on_neck, 1].min(), points[on_neck, 1].max()
+        self.above_base = _ramp((points[:, 1] - low) / (0.5 * (high - low)) - 0.2)
+        self.on_face = on["face"][skin.ids] & ~self.on_scalp
+        # Skin around an ear that hair covers is under that hair too.
+        bare = self.on_face & ~self._near_ears(points, covered=True)
+        distance, _ = cKDTree(points[self.on_scalp | (self.on_face & ~bare)]).query(points)
+        hairline, _ = cKDTree(points[bare]).query(points)
+        self.hold = np.where(bare, 1e-3 + _ramp(distance / HAIRLINE) ** 2, 1e-5)
+        # The throat and the neck's base stay where they are; hair hangs beside and behind a neck.
+        front = np.maximum(_ramp((self.directions[:, 2] + 0.1) / 0.6), _ramp((-self.directions[:, 1] - 0.3) / 0.4))
+        self.hold = np.where(on_neck, 1e-3 + front, self.hold)
+        self.hold = self.hold + 0.3 * self._near_ears(points, covered=False)
+        self.high = np.minimum(np.where(on_neck, NECK, LARGEST), 0.004 + STEEPEST * hairline)
+        self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
+
         self.matte, self.strength = self._matte(picture[..., 3])
         self.inside = _signed_distance(self.matte)
 
@@ -167,8 +180,20 @@ class _Fit:
             ear &= ~self._mask(posed, faces[~torch.from_numpy(side)]) if side.any() else False
             color = picture[ear][:, :3]
             like_hair = np.linalg.norm(color - hair_color, axis=1) < np.linalg.norm(color - skin_color, axis=1)
-            result.append(bool(len(color) > 10 and like_hair.mean() > 0.6))
-        return (result[0], result[1])
+            result.append(float(like_hair.mean()) if len(color) > 10 else 0.0)
+        # Hair is much the same on both sides: one ear under hair speaks for the other.
+        enough = 0.6 if max(result) < 0.6 else 0.3
+        return (result[0] > enough, result[1] > enough)
+
+    def _near_ears(self, points: Array, covered: bool) -> Mask:
+        """Vertices of the skin ``[P]`` close to an ear that hair covers, or that shows."""
+        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
+        near = np.zeros(len(points), bool)
+        for sign, hidden in zip((1.0, -1.0), self.covered, strict=True):
+            ear = ears[sign * self.template[ears, 0] > 0]
+            if len(ear) and hidden == covered:
+                near |= cKDTree(self.rest[ear]).query(points)[0] < AROUND_EARS
+        return near
 
     def _matte(self, alpha: Array) -> tuple[Mask, Array]:
         """The outline to follow, and how far each row of it can be trusted ``[H]``.
@@ -201,8 +226,10 @@ class _Fit:
         if len(ears):
             _, nearest = cKDTree(self.rest[self.skin.ids]).query(self.rest[ears])
             root = self.rest[self.skin.ids][nearest] - 0.006 * self.directions[nearest]
-            hidden = np.where(self.rest[ears, 0] > 0, *self.covered)
-            offset[ears] = np.where(hidden[:, None], root - self.rest[ears], 0.0)
+            for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
+                side = sign * self.template[ears, 0] > 0
+                along = offset[self.skin.ids[nearest[side]]].mean(0) if side.any() else 0.0
+                offset[ears[side]] = (root - self.rest[ears])[side] if covered else along
         return torch.from_numpy(offset).float()
 
     def improve(self, lift: Array) -> Array:
@@ -216,21 +243,23 @@ class _Fit:
         towards = camera - posed[self.skin.ids].double().numpy()
         towards /= np.linalg.norm(towards, axis=1, keepdims=True)
         grazing = np.exp(-0.5 * ((normals * towards).sum(1) / 0.25) ** 2)
-        rim = grazing * np.exp(-0.5 * (_sample(outline, pixels) / 2.0) ** 2)
+        depth_inside = _sample(outline, pixels)
+        rim = grazing * np.exp(-0.5 * (depth_inside / 2.0) ** 2)
         within = ((pixels > 1) & (pixels < SIZE - 1)).all(1)
         row = np.clip(pixels[:, 1].astype(int), 0, SIZE - 1)
-        rim *= within * np.where(self.on_neck, self.strength[row], 1.0)
+        rim *= within * np.where(self.on_neck, self.strength[row] * self.above_base, 1.0)
         rim *= self._beside_ears(posed, pixels)
         metre = depth / float(self.K[0, 0, 0])
-        wanted = lift + np.clip(_sample(self.inside, pixels) * metre, -0.03, 0.03)
+        # From outline to outline: a vertex just behind the silhouette lies inside both.
+        gap = _sample(self.inside, pixels) - depth_inside
+        wanted = lift + np.clip(gap * metre, -0.03, 0.03)
         wanted = np.clip(wanted, self.low, self.high)
 
-        data = rim * self.area
+        data = OUTLINE * rim * self.area
         hold = self.hold * self.area
-        solved = spsolve((BENDING * self.bending + sparse.diags(data + hold)).tocsc(), data * wanted)
+        solved = spsolve((self.stiffness + sparse.diags(data + hold)).tocsc(), data * wanted)
         # Where the portrait sees no outline (the back), both sides of the head are alike.
-        known = ndimage.maximum(rim, labels=None) if rim.size == 0 else rim
-        share = 0.5 * (1 - known)
+        share = 0.5 * (1 - rim)
         solved = (1 - share) * solved + share * solved[self.mirror]
         return np.clip(solved, self.low, self.high)
 

@@ -174,6 +174,8 @@ def _neck_fade(head: HeadModel, vertices: Tensor, binding: Tensor, points: Tenso
     """Factor on the opacities ``[N]``: the neck fades out towards its base, as a carved portrait's does."""
     chin = head.landmarks.positions(vertices, head.faces)[_CHIN, 1]
     on_neck = head.regions["neck"]
+    if not bool(on_neck.any()):
+        return torch.ones_like(points[:, 0])
     base = vertices[head.faces[on_neck].flatten(), 1].amin()
     height = ((points[:, 1] - base) / (NECK_FADE * (chin - base)).clamp_min(1e-6)).clamp(0, 1)
     wanted = height * height * (3 - 2 * height)

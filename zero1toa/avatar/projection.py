@@ -19,7 +19,7 @@ from zero1toa.avatar import features
 from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
 from zero1toa.avatar.picture_sampling import CarvedPictures, smooth_step
 from zero1toa.avatar.rigging import triangle_frames
-from zero1toa.avatar.surface import mirror, vertex_normals
+from zero1toa.avatar.surface import hollowness, mirror, vertex_normals
 from zero1toa.avatar.surface_fill import SurfaceFill
 from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.protocol import HeadModel
@@ -29,6 +29,10 @@ DEPTH_SIZE = 256
 """Largest side of the depth map that decides what the portrait sees."""
 SKIN = (0.74, 0.56, 0.48)
 HAIR = (0.24, 0.18, 0.14)
+EAR_SHADE = 0.45
+"""Darkening of the hollows of an ear where the portrait does not show it."""
+EAR_TOLERANCE = 0.25
+"""Difference from the face's mean colour (norm of sRGB) up to which a sample on an ear is taken for its skin."""
 STRANDS = 0.45
 """Contrast of made-up strands over the seen hair's."""
 
@@ -78,6 +82,9 @@ class PortraitProjector:
         areas = (masks["face"] | masks["neck"] | masks["ears"], masks["scalp"], masks["teeth"])
         self.fills = [SurfaceFill(vertices, faces[m], self.corners, self.weights) for m in areas if m.any()]
         self.strands = _strands(points, self.on_scalp)
+        self.on_ears = region["ears"]
+        hollow = torch.from_numpy(hollowness(vertices, faces, masks["ears"])).float().to(points.device)
+        self.hollow = (hollow[self.corners] * self.weights).sum(-1) * self.on_ears
         # The cavity is darker towards the throat.
         depth = points[:, 2]
         front = depth[self.in_mouth].amax() if bool(self.in_mouth.any()) else depth.new_zeros(())
@@ -103,7 +110,7 @@ class PortraitProjector:
         sampled = pictures.colors(pixels, 0.7 * spacing * Ks[:, :1, 0] / depth)
 
         light = self._light(sampled, seen)
-        known = seen * self.features.margin_confidence() * ~self.inner
+        known = seen * self.features.margin_confidence() * ~self.inner * self._own_ears(sampled, seen)
         teeth = seen * self.on_teeth * _like_teeth(sampled)
         colors, confidence = self._mirrored(sampled, known + teeth)
         priors = (SKIN, HAIR, features.TEETH)
@@ -115,7 +122,7 @@ class PortraitProjector:
             base = colors.new_tensor(prior) * light[:, 0] if prior is features.TEETH else start
             part = fill(colors, confidence * fill.inside, base, anchor)
             filled = torch.where(fill.inside[:, None], part, filled)
-        filled = self._streaked(filled, colors, confidence)
+        filled = self._streaked(filled, colors, confidence) * (1 - EAR_SHADE * self.hollow)[:, None]
         result = filled + confidence[..., None] * (colors - filled)
         result = self.features.lashes(result)
         eyeballs = self.features.eyeballs(sampled, seen, light)
@@ -154,6 +161,12 @@ class PortraitProjector:
         spread = ((weight * (luminance - mean[:, None]) ** 2).sum(1) / total).sqrt()
         brightest = torch.where(weight.sum(1) > 1, mean + 1.5 * spread, 0.8)
         return (brightest / 0.8).clamp(0.65, 1.05)[:, None, None]
+
+    def _own_ears(self, colors: Tensor, seen: Tensor) -> Tensor:
+        """Factor ``[I, N]`` on the samples of the ears: hair that hangs over an ear must not become its skin."""
+        skin = _mean(colors, seen * self.on_face, colors.new_tensor(SKIN))
+        away = (colors - skin[:, None]).norm(dim=-1)
+        return torch.where(self.on_ears, torch.exp(-((away / EAR_TOLERANCE) ** 2)), 1.0)
 
     def _mirrored(self, colors: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """Colours and confidence with the other side's where a side is not seen.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -52,6 +53,24 @@ def laplacian(vertices: Array, faces: NDArray[np.int64]) -> tuple[sparse.csr_mat
         np.add.at(areas, at, double_area / 6)
     weights = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), (n, n))
     return sparse.diags(np.asarray(weights.sum(1)).ravel()) - weights, np.maximum(areas, 1e-10)
+
+
+def hollowness(vertices: Array, faces: NDArray[np.int64], chosen: NDArray[np.bool_], size: float = 0.006) -> Array:
+    """How hollow the surface is at each vertex ``[V]``, 0 (flat or bulging) to 1, at details of about ``size`` metres.
+
+    A point of a hollow lies below the mean of its surroundings, which light from all sides reaches less. Vertices
+    outside of the ``chosen`` triangles ``[F]`` get 0.
+    """
+    ids, own = np.unique(faces[chosen], return_inverse=True)
+    result = np.zeros(len(vertices))
+    if not len(ids):
+        return result
+    own, points = own.reshape(-1, 3), vertices[ids]
+    L, area = laplacian(points, own)
+    around = spsolve((sparse.diags(area) + size**2 * L).tocsc(), area[:, None] * points)
+    normals = vertex_normals(torch.from_numpy(points), torch.from_numpy(own)).numpy()
+    result[ids] = np.clip(((around - points) * normals).sum(1) / (0.35 * size), 0, 1)
+    return result
 
 
 def mirror(points: Array, groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,0 +1,144 @@
+"""Hair volume on an ellipsoid head against mattes drawn by formula."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import ConvexHull
+from skimage.draw import polygon2mask
+from sphere_head import SphereHead
+
+from zero1toa.avatar.hair import fit_hair
+from zero1toa.avatar.zbuffer import depth_map
+from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.head.registry import load_head
+from zero1toa.render.cameras import intrinsics, orbit, project
+from zero1toa.types import Portrait
+
+SIZE = 256
+DISTANCE = 1.2
+FOCAL = float(intrinsics(18.0, SIZE)[1, 1])
+
+
+def _plane() -> tuple[np.ndarray, np.ndarray]:
+    """Metres to the right and up, in the plane through the head's centre, of every pixel of a frontal portrait."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
+    return (x - SIZE / 2) * DISTANCE / FOCAL, (SIZE / 2 - y) * DISTANCE / FOCAL
+
+
+def _skull() -> np.ndarray:
+    x, y = _plane()
+    return (x / 0.0752) ** 2 + (y / 0.1105) ** 2 <= 1
+
+
+def _portrait(head: HeadModel, mask: np.ndarray, hair: tuple[int, int, int] = (60, 40, 20)) -> Portrait:
+    image = np.zeros((SIZE, SIZE, 4), np.uint8)
+    image[..., :3] = np.where(_skull()[..., None], (220, 180, 160), hair)
+    image[..., 3] = 255 * mask
+    return Portrait(
+        image=image,
+        landmarks=np.zeros((478, 2), np.float32),
+        viewmat=orbit(0.0, 0.0, DISTANCE).numpy(),
+        K=intrinsics(18.0, SIZE).numpy(),
+        params=head.neutral(),
+        arkit=np.zeros(52, np.float32),
+        residual=0.0,
+        yaw=0.0,
+    )
+
+
+def _silhouette(head: SphereHead, params: HeadParams, viewmat: np.ndarray) -> np.ndarray:
+    """Convex hull of the projected vertices: exact for a convex head, and nothing of the code's own."""
+    v = head.vertices(params).double().numpy()
+    camera = v @ viewmat[:3, :3].T + viewmat[:3, 3]
+    pixels = camera[:, :2] / camera[:, 2:] * FOCAL + SIZE / 2
+    hull = pixels[ConvexHull(pixels).vertices]
+    return polygon2mask((SIZE, SIZE), hull[:, ::-1] - 0.5)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.fixture(scope="module")
+def head() -> SphereHead:
+    return SphereHead(rows=28, columns=40)
+
+
+def test_a_bald_head_keeps_its_skull(head: SphereHead) -> None:
+    found = fit_hair(head, _portrait(head, _skull()))
+    assert found.params.offset is not None
+    assert found.params.offset.norm(dim=-1).max() < 0.003
+    assert abs(found.thickness) < 0.001
+    assert found.covered == (False, False)
+
+
+def test_hair_reaches_the_outline_and_leaves_the_face_alone(head: SphereHead) -> None:
+    x, y = _plane()
+    grown = (x / 0.100) ** 2 + (y / 0.135) ** 2 <= 1
+    mask = _skull() | (grown & (y > -0.03))
+    portrait = _portrait(head, mask)
+    before = _overlap(_silhouette(head, portrait.params, portrait.viewmat), mask)
+    found = fit_hair(head, portrait)
+    offset = found.params.offset
+    assert offset is not None
+    after = _overlap(_silhouette(head, found.params, portrait.viewmat), mask)
+    assert before < 0.80
+    assert after > 0.93
+    assert found.mismatch < 0.08
+
+    rest, lift = head.rest, offset.norm(dim=-1)
+    front = (rest[:, 2] > 0.06) & (rest[:, 1].abs() < 0.04)
+    assert lift[front].max() < 0.004
+    eyes = torch.unique(head.faces[head.regions["eye_left"] | head.regions["eye_right"]])
+    assert torch.equal(offset[eyes], torch.zeros(len(eyes), 3))
+    # The portrait says nothing about the back: it is lifted like the sides, outwards, on both sides alike.
+    back = (rest[:, 2] < -0.06) & (rest[:, 1] > 0)
+    assert 0.008 < lift[back].mean() < 0.035
+    assert (offset[back] * rest[back]).sum(-1).min() > 0
+    index = (head.rest * torch.tensor([-1.0, 1.0, 1.0])).unsqueeze(1).sub(head.rest).norm(dim=-1).argmin(1)
+    assert (lift - lift[index])[back].abs().max() < 0.002
+
+
+def test_an_outline_on_one_side_lifts_that_side(head: SphereHead) -> None:
+    x, y = _plane()
+    mask = _skull() | (((x / 0.100) ** 2 + (y / 0.115) ** 2 <= 1) & (x > 0) & (y > -0.03))
+    offset = fit_hair(head, _portrait(head, mask)).params.offset
+    assert offset is not None
+    rest, lift = head.rest, offset.norm(dim=-1)
+    side = (rest[:, 2].abs() < 0.015) & (rest[:, 1].abs() < 0.03)
+    # The picture's right is the subject's left.
+    assert lift[side & (rest[:, 0] > 0.05)].mean() > 0.012
+    assert lift[side & (rest[:, 0] < -0.05)].mean() < 0.006
+
+
+def test_a_bald_canonical_head_with_shoulders_keeps_its_shape() -> None:
+    """Ears make the outline, and clothes begin at the neck: neither is hair."""
+    head = load_head("canonical")
+    viewmat = orbit(0.0, 0.0, DISTANCE, head.center)
+    v = head.vertices(head.neutral())
+    K = intrinsics(20.0, SIZE)
+    mask = torch.isfinite(depth_map(v[None], head.faces, viewmat[None], K[None], (SIZE, SIZE)))[0].numpy()
+    neck = torch.unique(head.faces[head.regions["neck"]])
+    base = project(v[None, neck], viewmat[None], K[None])[0][0, :, 1].max().item()
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    mask |= (y > base - 25 + 0.2 * np.abs(x - SIZE / 2)) & (np.abs(x - SIZE / 2) < 100)
+    portrait = _portrait(head, mask, hair=(220, 180, 160))
+    portrait = dataclasses.replace(portrait, viewmat=viewmat.numpy(), K=K.numpy())
+    found = fit_hair(head, portrait)
+    assert found.params.offset is not None
+    assert found.covered == (False, False)
+    assert abs(found.thickness) < 0.0015
+    assert found.params.offset.norm(dim=-1).quantile(0.98) < 0.004
+    assert found.params.offset.norm(dim=-1).max() < 0.02
+
+
+def test_an_empty_or_full_matte_gives_a_finite_answer(head: SphereHead) -> None:
+    for mask in (np.zeros((SIZE, SIZE), bool), np.ones((SIZE, SIZE), bool)):
+        found = fit_hair(head, _portrait(head, mask))
+        assert found.params.offset is not None
+        assert found.params.offset.isfinite().all()
+        assert found.params.offset.norm(dim=-1).max() < 0.15
