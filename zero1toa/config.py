@@ -41,6 +41,8 @@ class AvatarConfig:
 
     gaussians_per_triangle: int = 10
     """1, 3, 6 or 10 Gaussians on each triangle, evenly spread (the paper: 10)."""
+    by_region: bool = True
+    """Spend fewer on eyeballs and neck, more on the scalp and on long triangles (an addition to the paper)."""
     opacity: float = 0.1
     """Initial opacity."""
     lid_opacity: float = 0.9

@@ -309,4 +309,6 @@ def test_an_avatar_of_a_portrait_shows_it() -> None:
     )
     assert plain.params.offset is None
     assert plain.seen == 0
+    even = AvatarConfig(gaussians_per_triangle=1, by_region=False, project_portrait=False, hair_volume=False)
+    assert len(create_avatar(head, portrait, even).avatar) == len(head.faces)
     torch.testing.assert_close(plain.avatar.colors, torch.full((len(plain.avatar), 3), 0.5))

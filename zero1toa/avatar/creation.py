@@ -53,7 +53,7 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
     params = params.to(device)
     neutral = head.neutral().to(device)
     rest = head.vertices(neutral.replace(shape=params.shape, offset=params.offset))
-    avatar = initialise(head, rest, config)
+    avatar = initialise(head, rest, config, None if config.by_region else {})
     seen = 0.0
     if config.project_portrait:
         image = torch.from_numpy(portrait.image).to(device).float() / 255
