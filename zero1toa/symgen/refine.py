@@ -19,6 +19,9 @@ from zero1toa.errors import ConfigError
 from zero1toa.symgen.store import Reference
 from zero1toa.types import LandmarkTrack, RefineRequest
 
+_REPLACED = 0.25  # change of colour at which two thirds of the detail are taken for gone
+_REACH = 0.02  # margin around the head at which a change has half of its weight, as a share of the frame's side
+
 
 def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
     """Load the configured backbone and check that it takes the configured clips.
@@ -75,21 +78,25 @@ def prepare_reference(reference: Reference, backbone: VideoBackbone, background:
 
 @torch.no_grad()
 def refine(
-    request: RefineRequest, backbone: VideoBackbone, reference: ReferenceState, config: DiffusionConfig
+    request: RefineRequest,
+    backbone: VideoBackbone,
+    reference: ReferenceState,
+    config: DiffusionConfig,
+    background: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> tuple[NDArray[np.uint8], dict[str, float]]:
     """Refine one clip.
 
     With ``config.keep_detail`` the result is the render plus the change that the denoiser made, measured between two
-    decoded pictures: ``render + up(decode(refined) - decode(encoded))``. What the autoencoder loses is lost in
-    both and cancels, and what the render has above the backbone's resolution stays; without it every round through
-    the autoencoder blurs the dataset, and the avatar after it. DDIM without noise (eta 0) is deterministic, so the
-    result does not depend on the worker.
+    decoded pictures, see :func:`transfer`: what the autoencoder loses is lost in both and cancels, and what the render
+    has above the backbone's resolution stays. Without it every round through the autoencoder blurs the dataset, and the
+    avatar after it. DDIM without noise (eta 0) is deterministic, so the result does not depend on the worker.
 
     Args:
         request: render ``[T, H, W, 3]`` uint8 and its landmarks.
         backbone: the diffusion model.
         reference: :func:`prepare_reference` of the same avatar.
         config: steps, guidance, strength, ``keep_detail``.
+        background: sRGB colour behind the head.
 
     Returns:
         Refined pictures, shaped as the render, and seconds by phase: ``encode``, ``denoise`` (inversion and guided
@@ -118,11 +125,58 @@ def refine(
     with _timed("decode", seconds, device):
         pictures = backbone.decode(refined).float()
         if config.keep_detail:
-            pictures = render + resize(pictures - backbone.decode(latents.float()).float(), side)
+            pictures = transfer(render, backbone.decode(latents.float()).float(), pictures, background)
         else:
             pictures = resize(pictures, side)
         frames = (pictures[0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     return frames, seconds
+
+
+def transfer(render: Tensor, encoded: Tensor, refined: Tensor, background: Sequence[float]) -> Tensor:
+    """Apply to a render what the denoiser changed: ``render + up(refined - encoded)``, within two limits.
+
+    Detail, ``render - up(encoded)``, is kept only as far as the picture under it is: where the denoiser has put
+    something else, as on an outline that it moved, the old edge's sharpness would stand as a dark and a bright line
+    beside the new one. And the change ends a little beyond the head, see :func:`reach`.
+
+    Args:
+        render: ``[B, T, S, S, 3]``.
+        encoded: the render after the autoencoder, ``[B, T, s, s, 3]``.
+        refined: the decoded result of the denoiser, ``[B, T, s, s, 3]``.
+        background: sRGB colour behind the head.
+
+    Returns:
+        ``[B, T, S, S, 3]``; the render itself where ``refined`` equals ``encoded``.
+    """
+    side = render.shape[2]
+    change = resize(refined - encoded, side)
+    detail = render - resize(encoded, side)
+    largest = change.abs().amax(-1).flatten(0, 1)[:, None]
+    largest = F.max_pool2d(largest, 3, 1, 1).reshape(*render.shape[:-1], 1)
+    gone = 1 - torch.exp(-((largest / _REPLACED) ** 2))
+    return render + (change - gone * detail) * reach(render, background)
+
+
+def reach(render: Tensor, background: Sequence[float]) -> Tensor:
+    """Where a change can be learnt: on the rendered head and a margin of about 3 % of the frame around it.
+
+    Gaussians are bound to the head, so a wisp of hair that the diffusion draws into the empty background cannot become
+    part of the avatar; the attempt to explain it only colours the outline.
+
+    Args:
+        render: ``[B, T, H, W, 3]``.
+        background: sRGB colour behind the head.
+
+    Returns:
+        Weights ``[B, T, H, W, 1]`` in [0, 1] that fall off smoothly.
+    """
+    batch, count, height, width = render.shape[:4]
+    empty = torch.tensor(list(background), dtype=render.dtype, device=render.device)
+    covered = ((render - empty).abs().amax(-1) > 2 / 255).flatten(0, 1)[:, None].float()
+    margin = max(1, round(_REACH * width))
+    grown = F.max_pool2d(covered, 2 * margin + 1, 1, margin)
+    soft = F.avg_pool2d(grown, 2 * margin + 1, 1, margin, count_include_pad=False)
+    return soft.reshape(batch, count, height, width, 1)
 
 
 def resize(frames: Tensor, size: int) -> Tensor:

@@ -101,7 +101,7 @@ class Refiner:
                 self._states.popitem(last=False)
         self._states.move_to_end(request.avatar)
         prepared = time.perf_counter() - start
-        frames, seconds = refine(request, self._backbone, self._states[request.avatar], self._config)
+        frames, seconds = refine(request, self._backbone, self._states[request.avatar], self._config, self._background)
         return frames, {**seconds, "encode": seconds["encode"] + prepared}
 
 
