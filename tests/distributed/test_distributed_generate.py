@@ -115,6 +115,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_continues(serial, tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(textwrap.dedent(DRIVER))
@@ -153,3 +154,16 @@ def test_a_batch_with_slack_shares_the_refiners(tmp_path):
         assert mine[0] == "started"
         assert mine[-1] == "finished"
         assert mine.count("iteration") == 12
+
+
+def test_a_stopped_run_leaves_a_checkpoint_that_the_serial_loop_continues(serial, tmp_path):
+    def progress(event):
+        if event.kind == "iteration" and event.iteration == 3:
+            raise KeyboardInterrupt
+
+    rarely = tiny_config(STEPS, "loop.checkpoint_every=100")  # the only checkpoint is that of the stop
+    with pytest.raises(KeyboardInterrupt):
+        generate_distributed(tiny_portrait(), rarely, tmp_path, progress)
+    result = generate_serial(tiny_portrait(), tiny_config(STEPS), tmp_path)
+    assert result.continued_from >= 3
+    check(result, serial[0])

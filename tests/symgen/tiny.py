@@ -6,8 +6,9 @@ import functools
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
-from zero1toa.config import Config, load
+from zero1toa.config import Config
 from zero1toa.head.arkit import coefficients
 from zero1toa.head.registry import load_head
 from zero1toa.render.cameras import intrinsics, orbit, project
@@ -46,10 +47,16 @@ def tiny_portrait() -> Portrait:
 def tiny_config(*overrides: str) -> Config:
     """Four clips of four frames, twelve iterations, the closed-form backbone."""
     torch.set_num_threads(1)
-    return load(
+    # From the defaults and not from a preset, whose values are tuned for pictures.
+    values = OmegaConf.from_dotlist(
         [
-            "preset=preview",
             "device=cpu",
+            "avatar.opacity=0.5",
+            "density.every=0",
+            "diffusion.guidance=1.5",
+            "diffusion.strength=0.3",
+            "diffusion.keep_detail=true",
+            "curriculum.fovy=[20.0,30.0]",
             "avatar.gaussians_per_triangle=1",
             "avatar.hair_volume=false",
             "avatar.project_portrait=false",
@@ -75,3 +82,6 @@ def tiny_config(*overrides: str) -> Config:
             *overrides,
         ]
     )
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    assert isinstance(config, Config)
+    return config

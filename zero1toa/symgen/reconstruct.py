@@ -194,6 +194,8 @@ class Reconstruction:
             terms = self._loss(renders, targets, self.gaussians, drawn(meta["radii"]), alphas, mattes)
             self._optimizer.zero_grad()
             terms.total.backward()
+            if self.config.avatar.keep_lids:
+                self._hold_lids()
             self._gradients.add(screen_gradient(meta), meta["radii"])
             self._optimizer.step(self.step_count)
             self.step_count += 1
@@ -214,6 +216,13 @@ class Reconstruction:
                 raise ZeroOneError(f"the loss of iteration {self.step_count} is {losses['total']}: {losses}")
         self.curve.add(self.step_count, losses)
         return losses
+
+    def _hold_lids(self) -> None:
+        """Take the gradient off the lids' Gaussians."""
+        lids = self._protected[self.gaussians.binding]
+        for parameter in self.gaussians.parameters():
+            if parameter.grad is not None:
+                parameter.grad[lids] = 0
 
     def request(self) -> RefineRequest | None:
         """Render the clip that is refined next, with its landmarks.
