@@ -1,6 +1,9 @@
 """The dispatcher without Ray: asyncio calls on a clock that the test turns."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.limits import share_threads
 from zero1toa.distributed.placement import plan
 from zero1toa.distributed.records import DatasetRef, Order
+from zero1toa.distributed.session import sweep
 from zero1toa.errors import ConfigError
 from zero1toa.symgen.refinery import Failure
 from zero1toa.symgen.staleness import StalenessPolicy
@@ -173,6 +177,16 @@ def test_placement_prefers_labelled_nodes_where_there_are_some():
     assert placement.refinement["label_selector"] == {"role": "refine"}
     assert "fallback_strategy" in placement.refinement
     assert "label_selector" not in placement.reconstruction
+
+
+def test_folders_of_killed_processes_are_swept(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {f"z1a-{dead.pid}-x": False, f"z1a-{os.getpid()}-x": True, "z1a-x": True, "other-1-x": True}
+    for name in names:
+        (tmp_path / name / "session").mkdir(parents=True)
+    sweep(tmp_path)
+    assert {name: (tmp_path / name).exists() for name in names} == names
 
 
 def test_threads_are_shared():

@@ -13,6 +13,29 @@ from pathlib import Path
 from typing import Any
 
 _TOKENS = ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
+_PREFIX = "z1a-"
+
+
+def sweep(parent: Path) -> None:
+    """Remove the folders of private clusters whose process was killed; it could not do that itself.
+
+    Args:
+        parent: where the folders lie; their names hold the process id.
+    """
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 @contextmanager
@@ -52,7 +75,8 @@ def ray_session(cpus: int, *, dashboard: bool = False, variables: Mapping[str, s
     # Short, because the path of a socket in it has to stay under 108 characters.
     parent = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir())
     Path(parent).mkdir(parents=True, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="z1a-", dir=parent)
+    sweep(Path(parent))
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
     own_token = not any(name in os.environ for name in _TOKENS)
     if own_token:  # Ray would write one into the home folder, which may be read-only
         token = Path(folder) / "token"
