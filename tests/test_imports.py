@@ -27,8 +27,7 @@ MAY = {
     "evaluation": CORE | {"motion"},
     "distributed": CORE,
     "tracking": CORE | {"evaluation"},
-    "viewer": CORE | {"evaluation", "motion"},
-    "commands": CORE | {"motion", "evaluation", "distributed", "tracking", "viewer"},
+    "commands": CORE | {"motion", "evaluation", "distributed", "tracking"},
 }
 HEAVY = {"mediapipe", "diffusers", "ray", "wandb", "gsplat", "lpips", "rembg", "imageio_ffmpeg"}
 

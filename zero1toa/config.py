@@ -51,6 +51,9 @@ class AvatarConfig:
     """Initial opacity of every Gaussian when the portrait is projected: colours are known, so the surface is closed."""
     project_portrait: bool = True
     """Colour the Gaussians by projecting the portrait before the first step (an addition to the paper)."""
+    keep_lids: bool = True
+    """Leave the lids' Gaussians as they were made: open eyes fold them away, and training would smear lashes over them
+    (an addition to the paper)."""
     hair_volume: bool = True
     """Lift the scalp to the portrait's outline before binding (an addition to the paper)."""
 

@@ -143,7 +143,8 @@ def test_seen_gaussians_take_the_picture_at_their_pixel() -> None:
     image = torch.stack([x / SIZE, y / SIZE, 0.5 + 0 * x, _matte(head, viewmat, K)], -1)
     found = PortraitProjector(head, avatar, head.rest)(head.rest[None], image[None], viewmat, K)
     pixels, _ = project(avatar.splats(head.rest[None]).means.detach(), viewmat, K)
-    skin = ~(head.regions["eye_left"] | head.regions["eye_right"])[avatar.binding]
+    own = torch.stack([head.regions[f"{part}_{side}"] for part in ("eye", "lids") for side in ("left", "right")]).any(0)
+    skin = ~own[avatar.binding]  # eyes and lids have colours of their own
     sure = (found.seen[0] > 0.99) & skin
     assert sure.float().mean() > 0.1
     torch.testing.assert_close(found.colors[0][sure, :2], pixels[0][sure] / SIZE, atol=0.02, rtol=0)
@@ -237,7 +238,7 @@ def test_lids_keep_the_eyes_colours_out(face: tuple) -> None:
     assert (colors[lids, 2] - colors[lids, 0]).max() < 0.02
     # The lash line is there: some of the lid is much darker than its skin.
     assert colors[lids].mean(-1).min() < 0.3
-    assert colors[lids].mean(-1).median() > 0.5
+    assert colors[lids].mean(-1).quantile(0.67) > 0.5
 
 
 def test_irises_are_radially_symmetric_with_a_dark_pupil(face: tuple) -> None:

@@ -28,7 +28,10 @@ SCLERA = (0.90, 0.87, 0.85)
 TEETH = (0.90, 0.87, 0.80)
 CAVITY = (0.30, 0.085, 0.08)
 TONGUE = (0.66, 0.34, 0.33)
-LASHES = (0.10, 0.07, 0.06)
+LASHES = (0.06, 0.04, 0.04)
+LASH_WIDTH = 0.0018
+"""Metres; closed eyes read as closed, to people and to landmark detectors, by one clear dark line."""
+_LID_SKIN = (0.014, 0.024)  # metres from the iris: a ring of skin around the lids
 _RINGS = 9
 
 
@@ -49,10 +52,11 @@ class FeaturePainter:
         self.radius = torch.full((len(points),), torch.inf, device=points.device)
         self.height = torch.zeros(len(points), device=points.device)
         self.lids = torch.zeros_like(self.eyeball)
+        self.around: list[tuple[Tensor, Tensor]] = []  # of each eye: its lids, and the skin that they are coloured from
+        face = head.regions["face"] & ~head.regions["lids_left"] & ~head.regions["lids_right"]
         lips = head.regions["lips"][binding]
         self.seam = torch.full_like(self.radius, torch.inf)
         self.seam[lips] = _distance_to_polyline(points[lips], marks[list(_LIP_SEAM)])
-        self.outside = torch.ones_like(self.radius)
         self.upper = torch.full_like(self.radius, torch.inf)
         self.lower = torch.full_like(self.radius, torch.inf)
         for side, (centre, rim) in _IRIS.items():
@@ -64,10 +68,8 @@ class FeaturePainter:
             self.height = torch.where(eye, relative[:, 1], self.height)
             lids = head.regions[f"lids_{side}"][binding]
             self.lids |= lids
-            ball = rest[head.faces[head.regions[f"eye_{side}"]].flatten()]
-            middle, extent = (ball.amax(0) + ball.amin(0)) / 2, (ball.amax(0) - ball.amin(0)).amax() / 2
-            away = (points[lids] - middle).norm(dim=-1) - extent
-            self.outside[lids] = smooth_step((away - 0.0002) / 0.0008)
+            away = (points - marks[centre]).norm(dim=-1)
+            self.around.append((lids, face[binding] & (away > _LID_SKIN[0]) & (away < _LID_SKIN[1])))
             for line, distance in ((_UPPER, self.upper), (_LOWER, self.lower)):
                 near = _distance_to_polyline(points[lids], marks[list(line[side])])
                 distance[lids] = near
@@ -113,17 +115,29 @@ class FeaturePainter:
         return shade * (iris + edge * (sclera - iris))
 
     def margin_confidence(self) -> Tensor:
-        """Factor on the samples' confidence ``[N]``: lids show lashes and the eye itself near their margins and on the
-        inside, which lies within the eyeball's radius, and lips show teeth and the dark of the mouth near their seam.
+        """Factor on the samples' confidence ``[N]``: the folded lids of an open eye show lashes and shadow and no skin
+        that a closed lid could have, and lips show teeth and the dark of the mouth near their seam.
         """
-        margin = torch.minimum(self.upper, self.lower)
-        lids = torch.where(self.lids, smooth_step((margin - 0.0025) / 0.003), 1.0)
-        return lids * self.outside * smooth_step((self.seam - 0.0008) / 0.0022)
+        return ~self.lids * smooth_step((self.seam - 0.0008) / 0.0022)
+
+    def lid_skin(self, colors: Tensor, confidence: Tensor) -> Tensor:
+        """Colours ``[I, N, 3]`` with the lids half in the tone of the lit skin around their eye.
+
+        Args:
+            colors: of all Gaussians ``[I, N, 3]``, the lids' continued from their surroundings.
+            confidence: of the skin's colours ``[I, N]``.
+        """
+        for lids, skin in self.around:
+            # The brow and the shadow under it are no skin tone.
+            weight = confidence * skin * colors.mean(-1).clamp_min(0) ** 4
+            tone = _weighted_mean(colors, weight, colors[:, lids].mean(1, keepdim=True), 0.5)
+            colors = torch.where(lids[:, None], (colors + tone) / 2, colors)
+        return colors
 
     def lashes(self, colors: Tensor) -> Tensor:
         """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line."""
-        upper = 0.85 * torch.exp(-((self.upper / 0.0013) ** 2))
-        lower = 0.45 * torch.exp(-((self.lower / 0.0010) ** 2))
+        upper = torch.exp(-((self.upper / LASH_WIDTH) ** 2))
+        lower = 0.8 * torch.exp(-((self.lower / LASH_WIDTH) ** 2))
         amount = (torch.maximum(upper, lower) * self.lids)[:, None]
         return colors + amount * (colors.new_tensor(LASHES) - colors)
 

@@ -124,7 +124,7 @@ class PortraitProjector:
             filled = torch.where(fill.inside[:, None], part, filled)
         filled = self._streaked(filled, colors, confidence) * (1 - EAR_SHADE * self.hollow)[:, None]
         result = filled + confidence[..., None] * (colors - filled)
-        result = self.features.lashes(result)
+        result = self.features.lashes(self.features.lid_skin(result, confidence))
         eyeballs = self.features.eyeballs(sampled, seen, light)
         result = torch.where(self.features.eyeball[:, None], eyeballs, result)
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)

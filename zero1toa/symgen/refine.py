@@ -20,7 +20,7 @@ from zero1toa.symgen.store import Reference
 from zero1toa.types import LandmarkTrack, RefineRequest
 
 _REPLACED = 0.25  # change of colour at which two thirds of the detail are taken for gone
-_REACH = 0.02  # margin around the head at which a change has half of its weight, as a share of the frame's side
+_REACH = 0.012  # depth under the outline at which changes begin, as a share of the frame's side
 
 
 def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
@@ -137,7 +137,7 @@ def transfer(render: Tensor, encoded: Tensor, refined: Tensor, background: Seque
 
     Detail, ``render - up(encoded)``, is kept only as far as the picture under it is: where the denoiser has put
     something else, as on an outline that it moved, the old edge's sharpness would stand as a dark and a bright line
-    beside the new one. And the change ends a little beyond the head, see :func:`reach`.
+    beside the new one. And the change ends at the head's outline, see :func:`reach`.
 
     Args:
         render: ``[B, T, S, S, 3]``.
@@ -158,10 +158,11 @@ def transfer(render: Tensor, encoded: Tensor, refined: Tensor, background: Seque
 
 
 def reach(render: Tensor, background: Sequence[float]) -> Tensor:
-    """Where a change can be learnt: on the rendered head and a margin of about 3 % of the frame around it.
+    """Where a change can be learnt: inside the rendered head, not on its rim.
 
     Gaussians are bound to the head, so a wisp of hair that the diffusion draws into the empty background cannot become
-    part of the avatar; the attempt to explain it only colours the outline.
+    part of the avatar, and an outline that it draws a pixel further in or out only colours the rim, worse with every
+    round. The outline is known from the portrait's matte already.
 
     Args:
         render: ``[B, T, H, W, 3]``.
@@ -174,8 +175,8 @@ def reach(render: Tensor, background: Sequence[float]) -> Tensor:
     empty = torch.tensor(list(background), dtype=render.dtype, device=render.device)
     covered = ((render - empty).abs().amax(-1) > 2 / 255).flatten(0, 1)[:, None].float()
     margin = max(1, round(_REACH * width))
-    grown = F.max_pool2d(covered, 2 * margin + 1, 1, margin)
-    soft = F.avg_pool2d(grown, 2 * margin + 1, 1, margin, count_include_pad=False)
+    inner = 1 - F.max_pool2d(1 - covered, 2 * margin + 1, 1, margin)
+    soft = F.avg_pool2d(inner, 2 * margin + 1, 1, margin, count_include_pad=False) * inner
     return soft.reshape(batch, count, height, width, 1)
 
 
