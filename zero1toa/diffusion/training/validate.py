@@ -228,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--strengths", type=_floats, default=STRENGTHS, metavar="A,B")
     parser.add_argument("--guidances", type=_floats, default=GUIDANCES, metavar="A,B")
+    parser.add_argument("--grid-only", action="store_true", help="leave out the rows without source and from noise")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args(arguments)
@@ -237,7 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backbone = CompactBackbone(read_weights(options.weights), device, dtype)
     source = open_source(options.data, options.seed, device)
     clips = held_out_clips(source, options.clips, options.frames, options.size, options.seed)
-    content = report(backbone, clips, choices(options.steps, options.strengths, options.guidances))
+    settings = choices(options.steps, options.strengths, options.guidances)
+    if options.grid_only:
+        settings = settings[: len(options.strengths) * len(options.guidances)]
+    content = report(backbone, clips, settings)
     if options.output:
         options.output.write_text(json.dumps({"seed": options.seed, **content}, indent=1) + "\n", encoding="utf-8")
 
