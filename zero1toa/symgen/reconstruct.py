@@ -191,6 +191,9 @@ class Reconstruction:
                 targets, mattes = self._clips[key][frames].float() / 255, None
             shown = frames if key == PORTRAIT else [min(frame, self._open[key] - 1) for frame in frames]
             renders, alphas, meta = self._posed.render(self.gaussians, key, shown)
+            if mattes is not None:
+                # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
+                targets = torch.where(mattes > _INSIDE, targets, renders.detach())
             terms = self._loss(renders, targets, self.gaussians, drawn(meta["radii"]), alphas, mattes)
             self._optimizer.zero_grad()
             terms.total.backward()
@@ -452,6 +455,7 @@ class Reconstruction:
         }
 
 
+_INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired", "failed")
 
 
