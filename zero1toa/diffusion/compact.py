@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from zero1toa.diffusion.autoencoder import STRIDE, Autoencoder, AutoencoderConfig
 from zero1toa.diffusion.landmark_map import draw_control
 from zero1toa.diffusion.protocol import BackboneSpec
-from zero1toa.diffusion.schedule import NoiseSchedule
+from zero1toa.diffusion.schedule import LINEAR_ZERO_SNR, NoiseSchedule
 from zero1toa.diffusion.unet import CompactUNet, ReferenceBank, UNetConfig, source_velocity
 from zero1toa.errors import AssetError
 from zero1toa.types import LandmarkTrack
@@ -37,15 +37,7 @@ COMPACT_SPEC = BackboneSpec(
     max_frames=32,
     latent_channels=AutoencoderConfig().latent_channels,
     latent_stride=STRIDE,
-    scheduler={
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "linear",
-        "rescale_betas_zero_snr": True,
-        "timestep_spacing": "trailing",
-        "prediction_type": "v_prediction",
-        "clip_sample": False,
-    },
+    scheduler=LINEAR_ZERO_SNR,
     steps=10,
     guidance=1.5,
     uses_source=True,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zero1toa.diffusion.protocol import BackboneSpec, ControlState, ReferenceState
-from zero1toa.diffusion.schedule import NoiseSchedule
+from zero1toa.diffusion.schedule import LINEAR_ZERO_SNR, NoiseSchedule
 from zero1toa.types import LandmarkTrack
 
 _STRIDE = 4
@@ -28,15 +28,7 @@ FAKE_SPEC = BackboneSpec(
     max_frames=64,
     latent_channels=3 * _STRIDE**2,
     latent_stride=_STRIDE,
-    scheduler={
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "linear",
-        "rescale_betas_zero_snr": True,
-        "timestep_spacing": "trailing",
-        "prediction_type": "v_prediction",
-        "clip_sample": False,
-    },
+    scheduler=LINEAR_ZERO_SNR,
     steps=5,
     guidance=1.5,
 )

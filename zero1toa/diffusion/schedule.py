@@ -29,6 +29,17 @@ class Level(NamedTuple):
     sigma: float
 
 
+LINEAR_ZERO_SNR: Mapping[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "linear",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+}
+"""Scheduler settings of the portrait animators with linear betas: v-prediction, zero terminal SNR, trailing steps."""
+
 CLEAN = -1  # the "timestep" of a latent without noise
 
 
