@@ -9,6 +9,7 @@ import torch
 from zero1toa.avatar import quaternion
 from zero1toa.evaluation.synthetic import HELD_OUT_SEED, KINDS, SyntheticClips, held_out_subject
 from zero1toa.evaluation.synthetic.atlas import polyline
+from zero1toa.evaluation.synthetic.clothes import paint_clothes
 from zero1toa.evaluation.synthetic.colour import to_linear, to_srgb
 from zero1toa.evaluation.synthetic.draw import Draw
 from zero1toa.evaluation.synthetic.expression import motion
@@ -242,6 +243,26 @@ def test_degraded_clips_are_worse_but_show_the_same_head(batch):
     error = ((batch["truth"] - batch["degraded"]).square() * mask).sum((1, 2, 3, 4)) / (3 * mask.sum((1, 2, 3, 4)))
     psnr = -10 * torch.log10(error)
     assert ((psnr > 6.0) & (psnr < 40.0)).all()
+
+
+def test_clothes_cover_the_neck_below_a_collar_and_nothing_else(clips):
+    template = clips.template
+    atlas, bottom = template.atlas, float(template.rest[:, 1].min())
+    skin = torch.full((12, len(atlas.points), 3), 0.4)
+    gloss = torch.ones(12, len(atlas.points))
+    albedo, _, weight = paint_clothes(skin, gloss, atlas, bottom, Draw(3), dressed=1.0)
+    height = atlas.points[:, 1] - bottom
+    assert weight.amin() >= 0
+    assert weight.amax() <= 1
+    assert (weight[:, height > 0.075] == 0).all()
+    assert (albedo - skin)[:, height > 0.12].abs().max() < 1e-4  # the collar's shadow has faded out
+    assert ((weight == 1).any(1)).all()
+    dressed = (weight == 1)[..., None] & ((albedo - skin).abs() > 0.05)
+    assert dressed.any(-1).float().sum() > 0.8 * (weight == 1).float().sum()
+    bare, same, none = paint_clothes(skin, gloss, atlas, bottom, Draw(3), dressed=0.0)
+    assert torch.equal(bare, skin)
+    assert torch.equal(same, gloss)
+    assert not none.any()
 
 
 def test_held_out_portrait_and_pictures_agree():

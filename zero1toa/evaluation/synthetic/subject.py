@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zero1toa.avatar import quaternion
 from zero1toa.evaluation.synthetic.atlas import BROW_UPPER, Atlas, measure
+from zero1toa.evaluation.synthetic.clothes import paint_clothes
 from zero1toa.evaluation.synthetic.draw import Draw
 from zero1toa.evaluation.synthetic.hair import Haircut, Strands, draw_haircuts, grow_strands, lift_cap, paint_cap
 from zero1toa.evaluation.synthetic.inside import paint_eyes, paint_mouth
@@ -293,6 +294,8 @@ def draw_subjects(
     albedo = paint_brows(albedo, atlas, looks, draw)
     albedo = paint_lids(albedo, atlas, looks, draw)
     albedo = paint_cap(albedo, template.scalp, atlas, template.centre, cut, draw)
+    bottom = float(template.rest[:, 1].min())
+    albedo, gloss, cloth = paint_clothes(albedo, gloss, atlas, bottom, draw)
     albedo = paint_eyes(albedo, regions, atlas, looks, draw)
     albedo = paint_mouth(albedo, regions, atlas, looks, draw)
     gloss = 0.05 * gloss
@@ -303,7 +306,8 @@ def draw_subjects(
     with torch.no_grad():
         bare_rest = head.vertices(bare)
     lift = lift_cap(template.vertex_atlas, template.vertex_normals, template.movable, cut, draw)
-    identity = bare.replace(offset=lift + _beard_lift(template, beard, draw))
+    lift = lift + _raise(template, beard, draw.uniform(0.0, 0.009, batch, 1))  # a full beard stands off the skin
+    identity = bare.replace(offset=lift + _raise(template, cloth, draw.uniform(0.001, 0.007, batch, 1)))
     with torch.no_grad():
         rest = head.vertices(identity)
     root_points = template.surface.place(bare_rest)[:, template.roots]
@@ -364,17 +368,16 @@ def _fade(template: Template, draw: Draw, batch: int, faded: float) -> Tensor:
                       draw.chance(faded, batch, 1))  # fmt: skip
 
 
-def _beard_lift(template: Template, beard: Tensor, draw: Draw) -> Tensor:
-    """A full beard stands off the skin: displacement of the vertices ``[B, V, 3]`` from its weight on the Gaussians."""
-    surface, batch = template.surface, len(beard)
-    corners = template.head.faces[surface.triangle]
-    total = torch.zeros(batch, template.head.n_vertices, device=beard.device)
-    count = torch.zeros(template.head.n_vertices, device=beard.device)
+def _raise(template: Template, weight: Tensor, height: Tensor) -> Tensor:
+    """Displacement of the vertices ``[B, V, 3]`` along their normals: ``height`` ``[B, 1]`` times a weight of the
+    Gaussians ``[B, N]``."""
+    corners = template.head.faces[template.surface.triangle]
+    total = torch.zeros(len(weight), template.head.n_vertices, device=weight.device)
+    count = torch.zeros(template.head.n_vertices, device=weight.device)
     for i in range(3):
-        total.index_add_(1, corners[:, i], beard)
-        count.index_add_(0, corners[:, i], torch.ones_like(beard[0]))
-    height = draw.uniform(0.0, 0.009, batch, 1) * total / count.clamp_min(1.0) * template.movable
-    return height[..., None] * template.vertex_normals
+        total.index_add_(1, corners[:, i], weight)
+        count.index_add_(0, corners[:, i], torch.ones_like(weight[0]))
+    return (height * total / count.clamp_min(1.0) * template.movable)[..., None] * template.vertex_normals
 
 
 def _frame(corners: Tensor) -> Tensor:
