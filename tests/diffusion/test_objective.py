@@ -7,6 +7,7 @@ import torch
 
 from zero1toa.diffusion.compact import COMPACT_SPEC
 from zero1toa.diffusion.schedule import NoiseSchedule
+from zero1toa.diffusion.training.clips import jitter
 from zero1toa.diffusion.training.data import Budget, Pool, kind_names
 from zero1toa.diffusion.training.objective import Batch, Draws, draw, losses
 from zero1toa.diffusion.training.optimizer import MasterWeights, rate_at
@@ -63,7 +64,7 @@ def test_losses_vanish_for_the_exact_answer_and_conditions_are_dropped_as_drawn(
         noise=torch.randn(4, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1)),
     )
     oracle = _Oracle(batch, draws)
-    found = losses(oracle, batch, draws, TABLES, 2.0, 3, torch.float32)  # type: ignore[arg-type]
+    found = losses(oracle, batch, draws, TABLES, 2.0, 0.03, 3, torch.float32)  # type: ignore[arg-type]
     assert float(found.max()) < 1e-6
 
     noisy, alpha, sigma = oracle.seen["noisy"], TABLES[0], TABLES[1]
@@ -78,7 +79,7 @@ def test_losses_vanish_for_the_exact_answer_and_conditions_are_dropped_as_drawn(
 
 
 def test_losses_weigh_errors_as_written() -> None:
-    """A network that answers zero: plain clips lose |v|^2, repaired ones weight * |alpha x - truth|^2."""
+    """A network that answers zero: plain clips lose |v|^2, repaired ones |alpha x - truth|^2 over their own error."""
     batch = _batch(2)
     draws = Draws(
         timesteps=torch.tensor([200, 700]),
@@ -93,12 +94,13 @@ def test_losses_weigh_errors_as_written() -> None:
         def __call__(self, noisy, *rest):
             return torch.zeros_like(noisy)
 
-    found = losses(Zero(batch, draws), batch, draws, TABLES, 2.0, 2, torch.float32)  # type: ignore[arg-type]
+    found = losses(Zero(batch, draws), batch, draws, TABLES, 2.0, 0.03, 2, torch.float32)  # type: ignore[arg-type]
     alpha, sigma = (t.double() for t in TABLES)
     velocity = alpha[200] * draws.noise[0].double() - sigma[200] * batch.truth[0].double()
     noisy = alpha[700] * batch.degraded[1].double() + sigma[700] * draws.noise[1].double()
     clean = alpha[700] * noisy - batch.truth[1].double()
-    expected = torch.stack([velocity.square().mean(), 2 * clean.square().mean()])
+    own = (batch.degraded[1].double() - batch.truth[1].double()).square().mean()
+    expected = torch.stack([velocity.square().mean(), 2 * 0.2 * clean.square().mean() / (own + 0.03)])
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -110,6 +112,7 @@ def test_draws_have_the_shares_of_the_settings() -> None:
     assert not drawn.share[~drawn.repair].any()
     assert (int(drawn.timesteps[drawn.repair].min()), int(drawn.timesteps[drawn.repair].max())) == (60, 999)
     assert (int(drawn.timesteps.min()), int(drawn.timesteps.max())) == (0, 999)
+    assert abs(float((drawn.timesteps[drawn.repair] < 60 + 940 / 4).float().mean()) - 0.5) < 0.02
     assert abs(float(drawn.landmarks.mean()) - 0.92) < 0.01
     assert abs(float(drawn.source[drawn.repair].mean()) - 0.85) < 0.02
     assert not drawn.source[~drawn.repair].any()
@@ -189,3 +192,14 @@ def test_budget_limits_new_data_by_steps_and_by_time() -> None:
 def test_kinds_by_name_or_index() -> None:
     assert kind_names(torch.tensor([0, 3])) == ["front", "turning"]
     assert kind_names(["side", 2]) == ["side", "mouth"]
+
+
+def test_jittered_landmarks_have_the_errors_asked_for() -> None:
+    landmarks = torch.rand(400, 3, 50, 2, generator=torch.Generator().manual_seed(0))
+    error = jitter(landmarks, 0.004, torch.Generator().manual_seed(1)) - landmarks
+    shift = error.mean((1, 2))
+    noise = error - shift[:, None, None]
+    # A uniform amount u has E[u^2] = largest^2 / 3.
+    assert abs(float(shift.square().mean().sqrt()) / (0.004 / 3**0.5) - 1) < 0.1
+    assert abs(float(noise.square().mean().sqrt()) / (0.002 / 3**0.5) - 1) < 0.1
+    assert torch.equal(jitter(landmarks, 0.0, torch.Generator().manual_seed(1)), landmarks)

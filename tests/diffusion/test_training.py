@@ -47,7 +47,7 @@ def test_command_writes_weights_curve_and_record(tmp_path: Path, capsys: pytest.
     arguments = ["--weights", str(weights), "--data", ELLIPSES, "--clips", "2", "--frames", "2", "--size", "32"]
     settings = ["--strengths", "0.3", "--guidances", "1.5", "--device", "cpu", "--output", str(report)]
     validate_main([*arguments, *settings])
-    assert len(json.loads(report.read_text())["settings"]) == 6  # with and without source, detail; two from noise
+    assert len(json.loads(report.read_text())["settings"]) == 5  # twice with source and inverted, once re-enactment
     assert "autoencoder ceiling" in capsys.readouterr().out
 
 
@@ -88,7 +88,7 @@ def test_bad_checkpoints_and_sources_are_named(tmp_path: Path) -> None:
 
 
 def test_failing_compilation_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function: object) -> object:
+    def broken(function: object, dynamic: bool) -> object:
         def call(*arguments: object) -> None:
             raise RuntimeError("no compiler here")
 

@@ -159,6 +159,11 @@ class CompactBackbone:
         """Where the weights are."""
         return self._device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which the networks compute."""
+        return self._dtype
+
     def draw_control(self, landmarks: LandmarkTrack, size: int) -> NDArray[np.uint8]:
         """Landmark maps ``[T, size, size, 3]`` uint8; see :mod:`zero1toa.diffusion.landmark_map`."""
         return draw_control(landmarks, size)

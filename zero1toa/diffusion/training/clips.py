@@ -17,7 +17,8 @@ def make_clips(
     """New clips as uint8: ``truth``, ``degraded``, ``maps`` ``[B, T, H, W, 3]``, ``reference``, ``reference_map``."""
     size = settings.size
     drawn = source.sample(generator, count, settings.frames, size)
-    maps = draw_landmarks(drawn["landmarks"].flatten(0, 1), size).unflatten(0, (count, settings.frames))
+    landmarks = jitter(drawn["landmarks"], settings.landmark_jitter, generator)
+    maps = draw_landmarks(landmarks.flatten(0, 1), size).unflatten(0, (count, settings.frames))
     return {
         "truth": to_bytes(drawn["truth"]),
         "degraded": to_bytes(drawn["degraded"]),
@@ -25,6 +26,20 @@ def make_clips(
         "reference": to_bytes(drawn["reference"]),
         "reference_map": draw_landmarks(drawn["reference_landmarks"], size),
     }
+
+
+def jitter(landmarks: Tensor, largest: float, generator: torch.Generator) -> Tensor:
+    """Landmarks ``[B, T, P, 2]`` as a detector would find them: off by a shift of the clip and by noise of every point.
+
+    The standard deviation of a clip's shift is uniform up to ``largest`` (a fraction of the frame), that of its points
+    half as much.
+    """
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=generator.device).to(landmarks)
+
+    amount = largest * torch.rand(len(landmarks), 1, 1, 1, generator=generator, device=generator.device).to(landmarks)
+    return landmarks + amount * (normal(len(landmarks), 1, 1, 2) + 0.5 * normal(*landmarks.shape))
 
 
 @torch.no_grad()

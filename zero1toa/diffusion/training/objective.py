@@ -1,9 +1,10 @@
 """The diffusion loss of the compact backbone: to denoise clips, and to repair degraded ones.
 
 A plain diffusion model undoes exactly what inversion did, so refining with it changes little: guidance is all that
-moves the clip. Here half of the clips are noised from their *degraded* latents and the clean ones are asked for, at
+moves the clip. Here most of the clips are noised from their *degraded* latents and the clean ones are asked for, at
 every noise level that a refinement can pass through. The clean latents are compared (and not v) because v would have to
-diverge as the noise vanishes while the degradation remains.
+diverge as the noise vanishes while the degradation remains. The error is taken relative to the degradation's own: what
+counts is the gain in decibels, and clips that are nearly right already must not pay for those that are far off.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from zero1toa.diffusion.training.settings import TrainingSettings
 from zero1toa.diffusion.unet import CompactUNet, source_velocity
+
+_USUAL_ERROR = 0.2  # squared latent error of a usual degraded clip (about 20 dB): keeps the weights near 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,8 @@ def draw(latents: Tensor, settings: TrainingSettings, levels: int, generator: to
     repair = uniform() < settings.repair_share
     first, last = settings.repair_timesteps
     anywhere = (uniform() * levels).long().clamp(max=levels - 1)
-    within = first + (uniform() * (last - first + 1)).long().clamp(max=last - first)
+    # The square puts half of them into the first quarter, where inversion at the usual strengths ends.
+    within = first + (uniform().square() * (last - first + 1)).long().clamp(max=last - first)
     mixed = torch.where(uniform() < settings.pure_share, torch.ones(batch, device=device), uniform())
     return Draws(
         timesteps=torch.where(repair, within, anywhere),
@@ -87,6 +91,7 @@ def losses(
     draws: Draws,
     tables: tuple[Tensor, Tensor],
     repair_weight: float,
+    repair_floor: float,
     with_reference: int,
     dtype: torch.dtype,
 ) -> Tensor:
@@ -98,6 +103,7 @@ def losses(
         draws: their random numbers.
         tables: ``alphas`` and ``sigmas`` of the schedule ``[N]``.
         repair_weight: weight of the repair loss against the plain one.
+        repair_floor: added to a clip's own squared latent error, by which its repair loss is divided.
         with_reference: number of leading clips that see their reference.
         dtype: type in which the network computes.
     """
@@ -117,7 +123,8 @@ def losses(
     clean = alpha * noisy - sigma * output
     velocity = alpha * draws.noise - sigma * batch.truth
     plain = (output - velocity).square().mean((1, 2, 3, 4))
-    repaired = (clean - batch.truth).square().mean((1, 2, 3, 4))
+    own = (batch.degraded - batch.truth).square().mean((1, 2, 3, 4))
+    repaired = (clean - batch.truth).square().mean((1, 2, 3, 4)) * _USUAL_ERROR / (own + repair_floor)
     return torch.where(draws.repair, repair_weight * repaired, plain)
 
 

@@ -177,7 +177,7 @@ class Training:
         weights = self._weights(unet, settings.rate)
         tables = NoiseSchedule.from_config(COMPACT_SPEC.scheduler).tables(self.device)
         encoder = self._encoder()
-        step = _Step(settings.compile, self.log)
+        step = _Step(settings.compile, settings.short_frames, self.log)
         mean = RunningMean(self.device)
         clock = self._clock(budget)
         data = Budget(settings.reuse, settings.data_share)
@@ -191,7 +191,8 @@ class Training:
             draws = draw(batch.truth, settings, len(tables[0]), self.generator)
             clips = len(batch.truth)
             with_reference = clips - round(settings.reference_drop * clips)
-            loss = step(weights.network, batch, draws, tables, settings.repair_weight, with_reference, self.dtype)
+            arguments = (tables, settings.repair_weight, settings.repair_floor, with_reference, self.dtype)
+            loss = step(weights.network, batch, draws, *arguments)
             rate = rate_at(progress, settings.rate, settings.warmup)
             weights.step(rate)
             mean.add(loss)
@@ -202,19 +203,21 @@ class Training:
         return weights
 
     def _batch(self, frames: int) -> Batch:
-        """Windows of ``frames`` frames from the pool's clips, at a random place in time."""
+        """Windows of ``frames`` frames from the pool's clips, at a random place and pace in time."""
         settings = self.settings
         drawn = self.pool.draw(self.generator, max(1, settings.step_frames // frames))
-        first = self._pick(settings.frames - frames + 1)
-        window = slice(first, first + frames)
-        offset = self._pick(_POSITIONS - frames + 1)
+        stride = 1 + self._pick(settings.frames // frames)
+        reach = stride * (frames - 1) + 1
+        first = self._pick(settings.frames - reach + 1)
+        window = slice(first, first + reach, stride)
+        offset = self._pick(_POSITIONS - reach + 1)
         return Batch(
             truth=drawn["truth"][:, window],
             degraded=drawn["degraded"][:, window],
             maps=drawn["maps"][:, window],
             reference=drawn["reference"],
             reference_map=drawn["reference_map"],
-            positions=torch.arange(offset, offset + frames, device=self.device),
+            positions=torch.arange(offset, offset + reach, stride, device=self.device),
         )
 
     def _pick(self, count: int) -> int:
@@ -313,32 +316,29 @@ class Training:
 
 
 class _Step:
-    """Loss and gradients of a diffusion step, compiled if asked for and possible."""
+    """Loss and gradients of a diffusion step, compiled if asked for and possible.
 
-    def __init__(self, compiled: bool, log: CurveLog) -> None:
-        self._log = log
-        self._losses = losses
-        self._compiled = compiled
-        if compiled:
-            import torch._dynamo
+    Only the short windows are: the few steps on whole clips would not earn the minute that a second graph takes.
+    """
 
-            # The two clip lengths get a graph each; a graph for every length would be slower than both.
-            torch._dynamo.config.automatic_dynamic_shapes = False
-            self._losses = torch.compile(losses)
+    def __init__(self, compiled: bool, frames: int, log: CurveLog) -> None:
+        self._log, self._frames = log, frames
+        self._compiled: Callable[..., Tensor] | None = torch.compile(losses, dynamic=False) if compiled else None
 
-    def __call__(self, *arguments: Any) -> Tensor:
+    def __call__(self, unet: torch.nn.Module, batch: Batch, *arguments: Any) -> Tensor:
+        if self._compiled is None or batch.truth.shape[1] != self._frames:
+            return _gradients(losses, unet, batch, *arguments)
         try:
-            return self._gradients(*arguments)
+            return _gradients(self._compiled, unet, batch, *arguments)
         except Exception as error:
-            if not self._compiled:
-                raise
             self._log.write(stage="diffusion", note=f"torch.compile failed, going on without: {str(error)[:200]}")
-            self._compiled, self._losses = False, losses
-            for parameter in arguments[0].parameters():
+            self._compiled = None
+            for parameter in unet.parameters():
                 parameter.grad = None
-            return self._gradients(*arguments)
+            return _gradients(losses, unet, batch, *arguments)
 
-    def _gradients(self, *arguments: Any) -> Tensor:
-        loss = self._losses(*arguments).mean()
-        loss.backward()
-        return loss.detach()
+
+def _gradients(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    loss = function(*arguments).mean()
+    loss.backward()
+    return loss.detach()

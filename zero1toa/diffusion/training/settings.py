@@ -19,7 +19,7 @@ class TrainingSettings:
         seed: seed of networks, data and noise. Wall-clock budgets make the number of steps vary between runs.
         size: side of the frames in pixels.
         frames: length of the clips that the data source makes.
-        short_frames: length of the windows that most steps train on.
+        short_frames: length of the windows that most steps train on; a divisor of ``frames``.
         long_share: last share of the diffusion time, which trains on whole clips.
         step_frames: frames per diffusion step; clips per step follow from the window length.
         image_batch: images per autoencoder step, a quarter of them natural.
@@ -35,15 +35,17 @@ class TrainingSettings:
         repair_share: share of the clips whose degraded latents are noised; that is what refinement asks for.
         pure_share: share of those that are not mixed with the truth.
         repair_weight: weight of the repair loss.
-        repair_timesteps: training timesteps of the repair loss, first and last.
+        repair_timesteps: training timesteps of the repair loss, first and last; drawn more often near the first.
+        repair_floor: squared latent error below which a degraded clip counts as good; see ``objective.losses``.
         reference_drop: share of the clips without reference.
         landmark_drop: share of the clips without landmarks.
+        landmark_jitter: largest standard deviation of a clip's landmark errors, as a fraction of the frame.
         source_drop: share of the repaired clips without the latents of the clip to refine.
         encoder_widths: the autoencoder's, at half and quarter resolution.
         decoder_widths: likewise, at quarter and half resolution.
         unet_widths: the UNet's, finest resolution first.
         head_dim: channels of an attention head.
-        compile: use ``torch.compile``; falls back to eager with a line in the log.
+        compile: use ``torch.compile`` for the short windows; falls back to eager with a line in the log.
         validation_clips: clips of the validations during training.
         log_seconds: seconds between lines of the loss curve.
         validate_seconds: seconds between validations.
@@ -56,7 +58,7 @@ class TrainingSettings:
     size: int = 128
     frames: int = 16
     short_frames: int = 8
-    long_share: float = 0.35
+    long_share: float = 0.1
     step_frames: int = 512
     image_batch: int = 96
     data_clips: int = 32
@@ -72,8 +74,10 @@ class TrainingSettings:
     pure_share: float = 0.6
     repair_weight: float = 2.0
     repair_timesteps: tuple[int, int] = (60, 999)
+    repair_floor: float = 0.03
     reference_drop: float = 0.1
     landmark_drop: float = 0.08
+    landmark_jitter: float = 0.004
     source_drop: float = 0.15
     encoder_widths: tuple[int, ...] = AutoencoderConfig().encoder_widths
     decoder_widths: tuple[int, ...] = AutoencoderConfig().decoder_widths

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from zero1toa.diffusion.compact import WEIGHTS, CompactBackbone, read_weights
 from zero1toa.diffusion.landmark_map import draw_landmarks
-from zero1toa.diffusion.sampling import denoise, guided, refine_latents
+from zero1toa.diffusion.sampling import refine_latents
 from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.diffusion.training.data import HELD_OUT_SEED, KINDS, ClipSource, kind_names, open_source
+from zero1toa.diffusion.training.objective import Batch, Draws, losses
 
 _CHUNK = 16  # clips at a time
-STRENGTHS = (0.2, 0.3, 0.4, 0.5, 1.0)
-GUIDANCES = (1.0, 1.5, 2.0)
+_NOISE_LEVELS = (99, 299, 499, 699, 899)
+STRENGTHS = (0.1, 0.3, 0.5, 1.0)
+GUIDANCES = (1.0, 1.5)
 _QUALITIES = ((0.0, 18.0), (18.0, 22.0), (22.0, 25.0), (25.0, 99.0))
 
 
@@ -39,19 +41,20 @@ class Setting:
         steps: steps over the whole noise range.
         strength: share of the range.
         guidance: classifier-free guidance.
-        source: whether the network sees the latents of the clip.
-        from_noise: start from Gaussian noise instead of the inverted clip, with strength 1.
+        source: whether the network is shown the latents of the clip, which are then noised; else they are inverted.
+        from_noise: start from pure noise, with strength 1 and no source: re-enactment.
     """
 
     steps: int = 10
-    strength: float = 0.3
-    guidance: float = 1.5
+    strength: float = 0.1
+    guidance: float = 1.0
     source: bool = True
     from_noise: bool = False
 
     def __str__(self) -> str:
-        start = "noise" if self.from_noise else f"strength {self.strength:g}"
-        return f"{start} cfg {self.guidance:g}{'' if self.source else ' no source'}"
+        if self.from_noise:
+            return f"re-enactment cfg {self.guidance:g}"
+        return f"strength {self.strength:g} cfg {self.guidance:g}{'' if self.source else ' inverted'}"
 
 
 def psnr(images: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -91,11 +94,7 @@ def refine(backbone: CompactBackbone, clips: Mapping[str, Any], setting: Setting
     latents = backbone.encode(clips["degraded"])
     reference = backbone.prepare_reference(clips["reference"], clips["reference_map"].float() / 255)
     control = backbone.prepare_control(clips["maps"].float() / 255, latents if setting.source else None)
-    if setting.from_noise:
-        schedule = NoiseSchedule.from_config(backbone.spec.scheduler)
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents.device)
-        model = guided(backbone, reference, control, setting.guidance)
-        return backbone.decode(denoise(model, schedule, noise, schedule.timesteps(setting.steps)))
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
     refined = refine_latents(
         backbone,
         latents,
@@ -104,6 +103,7 @@ def refine(backbone: CompactBackbone, clips: Mapping[str, Any], setting: Setting
         steps=setting.steps,
         strength=setting.strength,
         guidance=setting.guidance,
+        noise=noise if setting.source or setting.from_noise else None,
     )
     return backbone.decode(refined)
 
@@ -182,19 +182,20 @@ def table_line(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def choices(steps: int, strengths: Sequence[float], guidances: Sequence[float]) -> list[Setting]:
-    """The settings of a table: a grid with the source, its middle without, and both from pure noise."""
+    """The settings of a table: a grid with the source, inversion without it, and re-enactment from pure noise."""
     grid = [Setting(steps, strength, guidance) for strength, guidance in itertools.product(strengths, guidances)]
-    default = Setting()
-    without = Setting(steps, default.strength, default.guidance, source=False)
-    noise = [Setting(25, 1.0, default.guidance, source, from_noise=True) for source in (True, False)]
-    return [*grid, without, *noise]
+    inverted = Setting(steps, 0.3, 1.5, source=False)
+    return [*grid, inverted, Setting(25, 1.0, 1.5, source=False, from_noise=True)]
 
 
 def report(backbone: CompactBackbone, clips: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any]:
     """Measure settings on the same clips and print a line for each, and for each with its detail kept."""
     ceiling = autoencoder_ceiling(backbone, clips)
     count, frames = clips["truth"].shape[:2]
-    print(f"{count} clips of {frames} frames, autoencoder ceiling {ceiling:.2f} dB")
+    copied = float(torch.cat([psnr(_copied(part), part["truth"], part["mask"]) for part in _chunks(clips)]).mean())
+    loss = denoising_loss(backbone, clips)
+    print(f"{count} clips of {frames} frames, autoencoder ceiling {ceiling:.2f} dB, denoising loss {loss:.4f}")
+    print(f"the reference picture copied {copied:.2f} dB")
     lines: list[dict[str, Any]] = []
     for setting in settings:
         results = evaluate(backbone, clips, setting)
@@ -202,7 +203,45 @@ def report(backbone: CompactBackbone, clips: Mapping[str, Any], settings: Sequen
             summary = summarize(results, clips["kind"], variant)
             lines.append({"setting": dataclasses.asdict(setting), "keep_detail": variant == "detail", **summary})
             print(table_line(f"{setting} {'+detail' if variant == 'detail' else ''}", summary), flush=True)
-    return {"clips": count, "frames": frames, "ceiling": ceiling, "settings": lines}
+    measured = {"ceiling": ceiling, "denoising_loss": loss, "reference_copied": copied}
+    return {"clips": count, "frames": frames, **measured, "settings": lines}
+
+
+def _copied(clips: Mapping[str, Any]) -> Tensor:
+    """The reference pictures in place of every frame ``[B, T, H, W, 3]``."""
+    reference: Tensor = clips["reference"]
+    return reference[:, None].expand(-1, clips["truth"].shape[1], -1, -1, -1)
+
+
+@torch.no_grad()
+def denoising_loss(backbone: CompactBackbone, clips: Mapping[str, Any], seed: int = 0) -> float:
+    """Mean squared error of v on clean clips with reference and landmarks, over five noise levels."""
+    tables = NoiseSchedule.from_config(backbone.spec.scheduler).tables(backbone.device)
+    generator = torch.Generator().manual_seed(seed)
+    found: list[Tensor] = []
+    for part in _chunks(clips):
+        truth = backbone.encode(part["truth"])
+        count, frames = truth.shape[:2]
+        batch = Batch(
+            truth=truth,
+            degraded=truth,
+            maps=part["maps"],
+            reference=backbone.encode(part["reference"][:, None])[:, 0],
+            reference_map=part["reference_map"],
+            positions=torch.arange(frames, device=truth.device),
+        )
+        none, every = torch.zeros(count, device=truth.device), torch.ones(count, device=truth.device)
+        for level in _NOISE_LEVELS:
+            draws = Draws(
+                timesteps=torch.full((count,), level, device=truth.device),
+                repair=none.bool(),
+                share=none,
+                landmarks=every,
+                source=none,
+                noise=torch.randn(truth.shape, generator=generator).to(truth.device),
+            )
+            found.append(losses(backbone.model.unet, batch, draws, tables, 1.0, 1.0, count, backbone.dtype))
+    return float(torch.cat(found).mean())
 
 
 def _chunks(clips: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -228,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--strengths", type=_floats, default=STRENGTHS, metavar="A,B")
     parser.add_argument("--guidances", type=_floats, default=GUIDANCES, metavar="A,B")
-    parser.add_argument("--grid-only", action="store_true", help="leave out the rows without source and from noise")
+    parser.add_argument("--grid-only", action="store_true", help="leave out inversion and re-enactment")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args(arguments)
