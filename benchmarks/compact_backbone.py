@@ -47,12 +47,14 @@ def measure(frames: int, size: int, device: torch.device, repeats: int, untraine
     reference = backbone.prepare_reference(clip[:, 0], maps[:, 0])
     control = backbone.prepare_control(maps, latents)
 
-    def refine(steps: int, strength: float) -> Callable[[], object]:
+    noise = torch.randn(latents.shape, generator=generator)
+
+    def refine(steps: int, strength: float, inverted: bool = False) -> Callable[[], object]:
         def run() -> object:
             encoded = backbone.encode(clip)
-            guide = backbone.prepare_control(maps, encoded)
+            guide = backbone.prepare_control(maps, None if inverted else encoded)
             refined = refine_latents(
-                backbone, encoded, reference, guide, steps=steps, strength=strength, guidance=backbone.spec.guidance
+                backbone, encoded, reference, guide, steps=steps, strength=strength, noise=None if inverted else noise
             )
             return backbone.decode(refined)
 
@@ -66,8 +68,10 @@ def measure(frames: int, size: int, device: torch.device, repeats: int, untraine
         "landmark features": lambda: backbone.prepare_control(maps, latents),
         "predict": lambda: backbone.predict(latents, 299, reference, control, conditional=True),
         "predict with guidance": lambda: backbone.predict_guided(latents, 299, reference, control, 1.5),
-        "refine, 3 + 3 steps (strength 0.3 of 10)": refine(10, 0.3),
-        "refine, 25 + 25 steps (strength 1)": refine(25, 1.0),
+        "refine from noise, 1 step (strength 0.1 of 10)": refine(10, 0.1),
+        "refine from noise, 3 steps (strength 0.3 of 10)": refine(10, 0.3),
+        "refine by inversion, 3 + 3 steps (strength 0.3 of 10)": refine(10, 0.3, inverted=True),
+        "refine by inversion, 25 + 25 steps (strength 1)": refine(25, 1.0, inverted=True),
     }
     return {name: milliseconds(call, 1 if "25 +" in name else repeats, device) for name, call in calls.items()}
 

@@ -226,3 +226,6 @@ def test_untrained_correction_leaves_the_clip_as_it_is(backbone: CompactBackbone
     for strength in (0.3, 1.0):
         refined = refine_latents(still, latents, reference, control, steps=10, strength=strength, guidance=2.0)
         torch.testing.assert_close(refined, latents, atol=1e-5, rtol=1e-5)
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
+        noised = refine_latents(still, latents, reference, control, steps=10, strength=strength, noise=noise)
+        torch.testing.assert_close(noised, latents, atol=1e-4, rtol=1e-4)

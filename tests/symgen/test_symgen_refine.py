@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from zero1toa.config import DiffusionConfig, load
 from zero1toa.diffusion.fake import FakeBackbone
+from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.errors import ConfigError
 from zero1toa.symgen.refine import composite, load_refiner, prepare_reference, reach, refine, resize, transfer
 from zero1toa.symgen.store import Reference
@@ -75,6 +78,22 @@ def test_transfer_drops_the_detail_of_what_was_replaced():
     assert (replaced - (resize(encoded, 64) + 0.6)).abs().max() < 0.002
 
 
+def test_what_turns_into_background_near_the_outline_is_no_change():
+    """A denoiser that draws the head 10 pixels smaller must not paint its rim white; inside the head white is white."""
+    white = (1.0, 1.0, 1.0)
+    render = torch.ones(1, 1, 200, 200, 3)
+    render[:, :, 40:160, 40:160] = torch.tensor([0.4, 0.3, 0.2])
+    smaller = render.clone()
+    smaller[:, :, 40:160, 150:160] = 1.0
+    smaller[:, :, 95:105, 95:105] = 0.95  # teeth, say
+    darker = render.clone()
+    darker[:, :, 40:160, 145:150] = 0.1
+    out = transfer(render, render, smaller, white)[0, 0]
+    assert (out[60:140, 150:160] - render[0, 0, 60:140, 150:160]).abs().max() < 0.02
+    assert out[98:102, 98:102].min() > 0.9
+    assert transfer(render, render, darker, white)[0, 0][100, 147, 0] < 0.2  # a colour, not the background
+
+
 def test_a_change_ends_at_the_outline_of_the_head(backbone, state):
     frames = np.full((2, 128, 128, 3), 255, np.uint8)
     frames[:, 40:90, 50:80] = (180, 140, 120)
@@ -112,3 +131,54 @@ def test_clips_longer_than_the_backbone_takes_are_refused():
     config = load(["preset=preview", "diffusion.backbone=fake", "curriculum.frames=65"])
     with pytest.raises(ConfigError, match=r"curriculum\.frames=65"):
         load_refiner(config, torch.device("cpu"))
+
+
+class Shown(FakeBackbone):
+    """Says that it reads the clip's latents, and remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.spec = dataclasses.replace(self.spec, uses_source=True)
+        self.given, self.first = [], []
+
+    def prepare_control(self, maps, source=None):
+        self.given.append(source)
+        self.first.append(None)
+        return super().prepare_control(maps, source)
+
+    def predict(self, latents, timestep, reference, control, *, conditional):
+        if self.first[-1] is None:
+            self.first[-1] = (latents.clone(), timestep)
+        return super().predict(latents, timestep, reference, control, conditional=conditional)
+
+
+def test_a_backbone_that_is_shown_the_clip_starts_from_noise_of_the_request(state):
+    frames, _ = pattern(64)
+    backbone = Shown()
+    options = {"steps": 5, "strength": 0.6, "guidance": 1.0}
+    first, _ = refine(request(frames), backbone, state, DiffusionConfig(**options))
+    again, _ = refine(request(frames), backbone, state, DiffusionConfig(start="noise", **options))
+    assert (first == again).all()
+    other, _ = refine(
+        dataclasses.replace(request(frames), seed=1), backbone, state, DiffusionConfig(start="auto", **options)
+    )
+    assert (other != first).any()
+    latents = backbone.encode(torch.from_numpy(frames[None]).float() / 255)
+    assert torch.equal(backbone.given[0], latents)
+    start, timestep = backbone.first[0]
+    schedule = NoiseSchedule.from_config(backbone.spec.scheduler)
+    alpha, sigma = schedule.level(timestep)
+    noise = ((start - alpha * latents) / sigma).flatten()
+    assert timestep == schedule.timesteps(5, 0.6)[0]
+    assert abs(float(noise.mean())) < 0.1
+    assert abs(float(noise.std()) - 1) < 0.1
+
+    inverted, _ = refine(request(frames), backbone, state, DiffusionConfig(start="inversion", **options))
+    assert backbone.given[-1] is None  # an inverted clip is carried by its noise alone
+    plain, _ = refine(request(frames), FakeBackbone(), state, DiffusionConfig(**options))
+    assert (inverted == plain).all()
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ConfigError, match=r"diffusion.start=middle.*auto, inversion or noise"):
+        load_refiner(load(["diffusion.start=middle", "diffusion.backbone=fake"]), torch.device("cpu"))

@@ -52,8 +52,13 @@ def refine_latents(
     guidance: float = 1.0,
     inversion_guidance: float = 1.0,
     fixed_point_iterations: int = 0,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Invert a clip with its reference and landmarks, then denoise it under guidance.
+
+    Inversion carries what the clip shows through the noise. A model that is shown the clip itself does not need that,
+    and must not be inverted: told what the clip is, it finds no noise in it, and the "inverted" latents are the clip's
+    own, which no noise level of its training looks like. Such a model starts from the clip under fresh noise.
 
     Args:
         backbone: the diffusion model.
@@ -65,6 +70,7 @@ def refine_latents(
         guidance: classifier-free guidance when denoising.
         inversion_guidance: guidance during inversion; the round trip holds only at 1.
         fixed_point_iterations: extra evaluations per inversion step.
+        noise: standard normal, shaped as ``latents``: put on them instead of inverting.
 
     Returns:
         Refined clean latents ``[B, T, C, h, w]`` float32.
@@ -77,6 +83,12 @@ def refine_latents(
         raise ConfigError(f"{backbone.spec.name} takes clips of up to {limit} frames, not {frames}; lower the frames")
     schedule = NoiseSchedule.from_config(backbone.spec.scheduler)
     timesteps = schedule.timesteps(steps, strength)
-    up = guided(backbone, reference, control, inversion_guidance)
-    noise = invert(up, schedule, latents, timesteps, fixed_point_iterations)
-    return denoise(guided(backbone, reference, control, guidance), schedule, noise, timesteps)
+    if noise is None:
+        up = guided(backbone, reference, control, inversion_guidance)
+        start = invert(up, schedule, latents, timesteps, fixed_point_iterations)
+    elif timesteps:
+        alpha, sigma = schedule.level(timesteps[0])
+        start = alpha * latents.float() + sigma * noise.to(latents.device)
+    else:
+        start = latents.float()
+    return denoise(guided(backbone, reference, control, guidance), schedule, start, timesteps)

@@ -1,4 +1,4 @@
-"""Refinement of one clip: encode, invert, denoise under its landmarks, decode (paper sec. 4.1)."""
+"""Refinement of one clip: encode, invert or noise, denoise under its landmarks, decode (paper sec. 4.1)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from zero1toa.types import LandmarkTrack, RefineRequest
 
 _REPLACED = 0.25  # change of colour at which two thirds of the detail are taken for gone
 _REACH = 0.012  # depth under the outline at which changes begin, as a share of the frame's side
+_RETREAT = 0.08  # and down to which the denoiser may take the head for background
 
 
 def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
     """Load the configured backbone and check that it takes the configured clips.
 
     Raises:
-        ConfigError: for an unknown backbone, or clips longer than it takes.
+        ConfigError: for an unknown backbone or start, or clips longer than it takes.
         AssetError: if its weights are not installed.
     """
     from zero1toa.diffusion.registry import load_backbone
@@ -38,6 +39,7 @@ def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
             f"curriculum.frames={config.curriculum.frames}, but the backbone '{backbone.spec.name}' takes clips of at "
             f"most {backbone.spec.max_frames} frames"
         )
+    starts_from_noise(config.diffusion, backbone)
     return backbone
 
 
@@ -89,7 +91,7 @@ def refine(
     With ``config.keep_detail`` the result is the render plus the change that the denoiser made, measured between two
     decoded pictures, see :func:`transfer`: what the autoencoder loses is lost in both and cancels, and what the render
     has above the backbone's resolution stays. Without it every round through the autoencoder blurs the dataset, and the
-    avatar after it. DDIM without noise (eta 0) is deterministic, so the result does not depend on the worker.
+    avatar after it. Noise to start from is drawn from the request's seed, so the result does not depend on the worker.
 
     Args:
         request: render ``[T, H, W, 3]`` uint8 and its landmarks.
@@ -109,7 +111,9 @@ def refine(
     with _timed("encode", seconds, device):
         latents = backbone.encode(resize(render, size).clamp(0, 1))
         maps = _to_tensor(backbone.draw_control(request.landmarks, size), device)[None]
-        control = backbone.prepare_control(maps, latents if backbone.spec.uses_source else None)
+        noise = _noise(latents, request.seed) if starts_from_noise(config, backbone) else None
+        shown = noise is not None and backbone.spec.uses_source
+        control = backbone.prepare_control(maps, latents if shown else None)
     with _timed("denoise", seconds, device):
         refined = refine_latents(
             backbone,
@@ -121,6 +125,7 @@ def refine(
             guidance=config.guidance,
             inversion_guidance=config.inversion_guidance,
             fixed_point_iterations=config.fixed_point_iterations,
+            noise=noise,
         )
     with _timed("decode", seconds, device):
         pictures = backbone.decode(refined).float()
@@ -132,12 +137,29 @@ def refine(
     return frames, seconds
 
 
+def starts_from_noise(config: DiffusionConfig, backbone: VideoBackbone) -> bool:
+    """Whether clips are noised instead of inverted.
+
+    Raises:
+        ConfigError: for an unknown ``diffusion.start``.
+    """
+    if config.start not in ("auto", "inversion", "noise"):
+        raise ConfigError(f"diffusion.start={config.start} is unknown; choose auto, inversion or noise")
+    return backbone.spec.uses_source if config.start == "auto" else config.start == "noise"
+
+
+def _noise(latents: Tensor, seed: int) -> Tensor:
+    """Standard normal, the same on every device."""
+    return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents.device)
+
+
 def transfer(render: Tensor, encoded: Tensor, refined: Tensor, background: Sequence[float]) -> Tensor:
     """Apply to a render what the denoiser changed: ``render + up(refined - encoded)``, within two limits.
 
     Detail, ``render - up(encoded)``, is kept only as far as the picture under it is: where the denoiser has put
     something else, as on an outline that it moved, the old edge's sharpness would stand as a dark and a bright line
-    beside the new one. And the change ends at the head's outline, see :func:`reach`.
+    beside the new one. And the change ends at the head's outline, see :func:`reach`; what turns into background near
+    the outline is an outline that was drawn further in, and no change either.
 
     Args:
         render: ``[B, T, S, S, 3]``.
@@ -154,10 +176,21 @@ def transfer(render: Tensor, encoded: Tensor, refined: Tensor, background: Seque
     largest = change.abs().amax(-1).flatten(0, 1)[:, None]
     largest = F.max_pool2d(largest, 3, 1, 1).reshape(*render.shape[:-1], 1)
     gone = 1 - torch.exp(-((largest / _REPLACED) ** 2))
-    return render + (change - gone * detail) * reach(render, background)
+    within = reach(render, background) * (1 - _retreat(resize(encoded, side), change, render, background))
+    return render + (change - gone * detail) * within
 
 
-def reach(render: Tensor, background: Sequence[float]) -> Tensor:
+def _retreat(encoded: Tensor, change: Tensor, render: Tensor, background: Sequence[float]) -> Tensor:
+    """How far a change turns head into background, near the outline ``[B, T, S, S, 1]`` in [0, 1]."""
+    empty = torch.tensor(list(background), dtype=render.dtype, device=render.device)
+    before = (encoded - empty).norm(dim=-1, keepdim=True)
+    after = (encoded + change - empty).norm(dim=-1, keepdim=True)
+    turned = 1 - after / before.clamp_min(0.05)
+    near = 1 - reach(render, background, _RETREAT)
+    return near * ((turned - 0.1) / 0.2).clamp(0, 1)
+
+
+def reach(render: Tensor, background: Sequence[float], depth: float = _REACH) -> Tensor:
     """Where a change can be learnt: inside the rendered head, not on its rim.
 
     Gaussians are bound to the head, so a wisp of hair that the diffusion draws into the empty background cannot become
@@ -167,6 +200,7 @@ def reach(render: Tensor, background: Sequence[float]) -> Tensor:
     Args:
         render: ``[B, T, H, W, 3]``.
         background: sRGB colour behind the head.
+        depth: depth under the outline at which changes begin, as a share of the frame's side.
 
     Returns:
         Weights ``[B, T, H, W, 1]`` in [0, 1] that fall off smoothly.
@@ -174,7 +208,7 @@ def reach(render: Tensor, background: Sequence[float]) -> Tensor:
     batch, count, height, width = render.shape[:4]
     empty = torch.tensor(list(background), dtype=render.dtype, device=render.device)
     covered = ((render - empty).abs().amax(-1) > 2 / 255).flatten(0, 1)[:, None].float()
-    margin = max(1, round(_REACH * width))
+    margin = max(1, round(depth * width))
     inner = 1 - F.max_pool2d(1 - covered, 2 * margin + 1, 1, margin)
     soft = F.avg_pool2d(inner, 2 * margin + 1, 1, margin, count_include_pad=False) * inner
     return soft.reshape(batch, count, height, width, 1)
