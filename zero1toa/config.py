@@ -51,9 +51,12 @@ class AvatarConfig:
     """Initial opacity of every Gaussian when the portrait is projected: colours are known, so the surface is closed."""
     project_portrait: bool = True
     """Colour the Gaussians by projecting the portrait before the first step (an addition to the paper)."""
-    keep_lids: bool = True
-    """Leave the lids' Gaussians as they were made: open eyes fold them away, and training would smear lashes over them
-    (an addition to the paper)."""
+    keep_margins: bool = True
+    """Leave the Gaussians of eyes, lids and the lips' inner margins as they were made: they turn and fold away, and
+    training on what one picture shows there would smear gaze, lashes and teeth (an addition to the paper)."""
+    facing_only: bool = True
+    """Train only those Gaussians of a picture whose surface it shows squarely enough. Those that show a sliver along an
+    outline would take on its rounding errors, and be a seam from elsewhere (an addition to the paper)."""
     hair_volume: bool = True
     """Lift the scalp to the portrait's outline before binding (an addition to the paper)."""
 
@@ -136,7 +139,7 @@ class RenderConfig:
 
 @dataclass
 class DiffusionConfig:
-    """Refinement: DDIM inversion and landmark-guided denoising (paper sec. 4.1)."""
+    """Refinement: inversion and landmark-guided denoising (paper sec. 4.1)."""
 
     backbone: str = "compact"
     """Registry name of the video diffusion backbone."""
@@ -148,8 +151,11 @@ class DiffusionConfig:
     """Classifier-free guidance when denoising."""
     inversion_guidance: float = 1.0
     """Guidance during inversion; other values than 1 break the round trip."""
+    start: str = "auto"
+    """``inversion`` of the render by DDIM (paper), ``noise`` put on it, or ``auto``: noise for a backbone that is shown
+    the render beside its latents (``compact``), inversion for all others."""
     strength: float = 1.0
-    """How far up the noise range the render is inverted (1 = all the way, as in the paper)."""
+    """How far up the noise range the render is taken (1 = all the way, as in the paper)."""
     keep_detail: bool = False
     """Add the change made by the denoiser to the render, instead of replacing the render by the decoded picture: keeps
     detail that the autoencoder loses or that the render has above the backbone's resolution (an addition)."""

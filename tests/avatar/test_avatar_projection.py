@@ -290,7 +290,7 @@ def test_an_avatar_of_a_portrait_shows_it() -> None:
     )
     made = [create_avatar(head, portrait, AvatarConfig(gaussians_per_triangle=3)) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*(m.avatar.tensors().values() for m in made), strict=True))
-    assert 0.2 < made[0].seen < 0.6
+    assert 0.15 < float(made[0].seen.mean()) < 0.6
     avatar, params = made[0].avatar, made[0].params
     picture, alpha, _ = avatar.render(head.vertices(params)[None], viewmat[None], K[None], SIZE)
     inside = torch.nn.functional.avg_pool2d(matte[None, None], 9, 1, 4)[0, 0] > 0.999
@@ -309,7 +309,7 @@ def test_an_avatar_of_a_portrait_shows_it() -> None:
         head, portrait, AvatarConfig(gaussians_per_triangle=1, project_portrait=False, hair_volume=False)
     )
     assert plain.params.offset is None
-    assert plain.seen == 0
+    assert (plain.seen == 1).all()
     even = AvatarConfig(gaussians_per_triangle=1, by_region=False, project_portrait=False, hair_volume=False)
     assert len(create_avatar(head, portrait, even).avatar) == len(head.faces)
     torch.testing.assert_close(plain.avatar.colors, torch.full((len(plain.avatar), 3), 0.5))

@@ -9,6 +9,7 @@ import torch
 from tiny import tiny_config, tiny_portrait
 
 from zero1toa.avatar.bundle import read_bundle
+from zero1toa.avatar.creation import create_avatar
 from zero1toa.errors import BackboneError, OutputError, StoreError
 from zero1toa.head.registry import load_head
 from zero1toa.symgen import refinery
@@ -193,3 +194,32 @@ def test_density_control_survives_an_interruption(tmp_path):
         generate_serial(tiny_portrait(), tiny_config(*overrides), tmp_path / "b", record([], ("iteration", 7)))
     halves = generate_serial(tiny_portrait(), tiny_config(*overrides), tmp_path / "b")
     assert same(gaussians(whole), gaussians(halves))
+
+
+def test_margins_and_slanted_surfaces_are_left_as_they_were(tmp_path):
+    """Eyes, lids and lips' margins keep their first colours; what only a slanted view shows is not trained by it."""
+    portrait, config = tiny_portrait(), tiny_config("avatar.project_portrait=true")
+    head = load_head("canonical")
+    kept = create_avatar(head, portrait, config.avatar)
+    result = generate_serial(portrait, config, tmp_path, head=head)
+    after = read_bundle(result.bundle, head).avatar
+    moved = (after.sh0 - kept.avatar.sh0).abs().amax(-1) > 0
+    regions = torch.stack([head.regions[f"{part}_{side}"] for part in ("eye", "lids") for side in ("left", "right")])
+    assert kept.kept[regions.any(0)[after.binding]].all()
+    assert not moved[kept.kept].any()
+    assert moved[~kept.kept].float().mean() > 0.2
+
+    a, b, c = head.vertices(head.neutral())[head.faces].unbind(1)
+    behind = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)[:, 2] < -0.95
+    assert behind.sum() > 100
+    assert not moved[(behind & head.regions["scalp"])[after.binding]].any()  # cameras go to 60 degrees
+
+
+def test_everything_is_trained_where_the_paper_is_asked_for(tmp_path):
+    config = tiny_config("avatar.keep_margins=false", "avatar.facing_only=false")
+    head = load_head("canonical")
+    first = create_avatar(head, tiny_portrait(), config.avatar).avatar
+    result = generate_serial(tiny_portrait(), config, tmp_path, head=head)
+    after = read_bundle(result.bundle, head).avatar
+    eyes = (head.regions["eye_left"] | head.regions["eye_right"])[after.binding]
+    assert ((after.sh0 - first.sh0).abs().amax(-1)[eyes] > 0).any()

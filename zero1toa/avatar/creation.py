@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from zero1toa.avatar.gaussians import GaussianAvatar
 from zero1toa.avatar.hair import fit_hair
@@ -14,6 +15,8 @@ from zero1toa.config import AvatarConfig
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.types import Portrait
 
+_PAINTED = ("lids_left", "lids_right", "eye_left", "eye_right")
+
 
 @dataclasses.dataclass(frozen=True)
 class NewAvatar:
@@ -22,13 +25,15 @@ class NewAvatar:
     Attributes:
         avatar: the Gaussians.
         params: the portrait's head with its hair offset.
-        seen: share of the Gaussians whose colour the portrait shows itself.
+        seen: how far the portrait itself tells the colour of each Gaussian ``[N]``, 0 to 1; all 1 without projection.
+        kept: Gaussians ``[N]`` bool on lids and eyeballs, and where a picture shows lashes or teeth instead of skin.
         notes: what was assumed, one line each.
     """
 
     avatar: GaussianAvatar
     params: HeadParams
-    seen: float
+    seen: Tensor
+    kept: Tensor
     notes: tuple[str, ...]
 
 
@@ -54,9 +59,11 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
     neutral = head.neutral().to(device)
     rest = head.vertices(neutral.replace(shape=params.shape, offset=params.offset))
     avatar = initialise(head, rest, config, None if config.by_region else {})
-    seen = 0.0
+    seen = torch.ones(len(avatar), device=device)
+    kept = torch.stack([head.regions[name] for name in _PAINTED]).any(0)[avatar.binding]
     if config.project_portrait:
         image = torch.from_numpy(portrait.image).to(device).float() / 255
         viewmat, K = (torch.from_numpy(m).to(device) for m in (portrait.viewmat, portrait.K))
-        seen = float(project_portrait(avatar, head, rest, head.vertices(params), image, viewmat, K).mean())
-    return NewAvatar(avatar, params, seen, tuple(notes))
+        seen, margin = project_portrait(avatar, head, rest, head.vertices(params), image, viewmat, K)
+        seen, kept = seen * margin, kept | (margin < 0.9)
+    return NewAvatar(avatar, params, seen, kept, tuple(notes))

@@ -29,8 +29,10 @@ TEETH = (0.90, 0.87, 0.80)
 CAVITY = (0.30, 0.085, 0.08)
 TONGUE = (0.66, 0.34, 0.33)
 LASHES = (0.06, 0.04, 0.04)
-LASH_WIDTH = 0.0018
+LASH_WIDTH = 0.0017
 """Metres; closed eyes read as closed, to people and to landmark detectors, by one clear dark line."""
+_LID_EDGE = (0.0015, 0.0032)  # metres around the lids in which a picture shows an open eye's lashes and fold
+_LIP_EDGE = (0.0008, 0.003)  # metres from the lips' seam up to which it may show teeth
 _LID_SKIN = (0.014, 0.024)  # metres from the iris: a ring of skin around the lids
 _RINGS = 9
 
@@ -52,6 +54,7 @@ class FeaturePainter:
         self.radius = torch.full((len(points),), torch.inf, device=points.device)
         self.height = torch.zeros(len(points), device=points.device)
         self.lids = torch.zeros_like(self.eyeball)
+        self.edge = torch.full_like(self.radius, torch.inf)  # distance of the face's skin from the lids
         self.around: list[tuple[Tensor, Tensor]] = []  # of each eye: its lids, and the skin that they are coloured from
         face = head.regions["face"] & ~head.regions["lids_left"] & ~head.regions["lids_right"]
         lips = head.regions["lips"][binding]
@@ -69,6 +72,9 @@ class FeaturePainter:
             lids = head.regions[f"lids_{side}"][binding]
             self.lids |= lids
             away = (points - marks[centre]).norm(dim=-1)
+            near = face[binding] & (away < 0.03)
+            nearest = torch.cdist(points[near], points[lids]).amin(1)
+            self.edge[near] = torch.minimum(self.edge[near], nearest)
             self.around.append((lids, face[binding] & (away > _LID_SKIN[0]) & (away < _LID_SKIN[1])))
             for line, distance in ((_UPPER, self.upper), (_LOWER, self.lower)):
                 near = _distance_to_polyline(points[lids], marks[list(line[side])])
@@ -115,10 +121,12 @@ class FeaturePainter:
         return shade * (iris + edge * (sclera - iris))
 
     def margin_confidence(self) -> Tensor:
-        """Factor on the samples' confidence ``[N]``: the folded lids of an open eye show lashes and shadow and no skin
-        that a closed lid could have, and lips show teeth and the dark of the mouth near their seam.
+        """Factor on the samples' confidence ``[N]``: the folded lids of an open eye and the skin beside them show
+        lashes and shadow and no skin that a closed eye could have, and lips show teeth and the dark of the mouth near
+        their seam.
         """
-        return ~self.lids * smooth_step((self.seam - 0.0008) / 0.0022)
+        lids, lips = ((x - a) / (b - a) for x, (a, b) in ((self.edge, _LID_EDGE), (self.seam, _LIP_EDGE)))
+        return ~self.lids * smooth_step(lids) * smooth_step(lips)
 
     def lid_skin(self, colors: Tensor, confidence: Tensor) -> Tensor:
         """Colours ``[I, N, 3]`` with the lids half in the tone of the lit skin around their eye.
@@ -137,7 +145,7 @@ class FeaturePainter:
     def lashes(self, colors: Tensor) -> Tensor:
         """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line."""
         upper = torch.exp(-((self.upper / LASH_WIDTH) ** 2))
-        lower = 0.8 * torch.exp(-((self.lower / LASH_WIDTH) ** 2))
+        lower = 0.6 * torch.exp(-((self.lower / LASH_WIDTH) ** 2))
         amount = (torch.maximum(upper, lower) * self.lids)[:, None]
         return colors + amount * (colors.new_tensor(LASHES) - colors)
 

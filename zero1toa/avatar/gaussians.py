@@ -124,6 +124,7 @@ class GaussianAvatar(nn.Module):
         size: int | tuple[int, int],
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
         backend: str = "auto",
+        values: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Picture of each of B posed heads in each of its C cameras.
 
@@ -134,6 +135,7 @@ class GaussianAvatar(nn.Module):
             size: side of square pictures, or (width, height), in pixels.
             background: sRGB colour.
             backend: as ``RenderConfig.backend``.
+            values: what to draw in place of the colours ``[N, 3]``.
 
         Returns:
             Pictures ``[B, C, H, W, 3]``, alphas ``[B, C, H, W, 1]`` and the rasteriser's ``meta``.
@@ -143,7 +145,7 @@ class GaussianAvatar(nn.Module):
         width, height = (size, size) if isinstance(size, int) else size
         world = self.splats(vertices)
         batch = vertices.shape[:-2]
-        colors = world.colors.expand(*batch, -1, -1).contiguous()
+        colors = (world.colors if values is None else values).expand(*batch, -1, -1).contiguous()
         opacities = world.opacities.expand(*batch, -1).contiguous()
         behind = torch.as_tensor(background, dtype=vertices.dtype, device=vertices.device)
         return rasterize(

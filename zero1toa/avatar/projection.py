@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zero1toa.avatar import features
+from zero1toa.avatar.facing import facing_weight
 from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
 from zero1toa.avatar.picture_sampling import CarvedPictures, smooth_step
 from zero1toa.avatar.rigging import triangle_frames
@@ -150,7 +151,7 @@ class PortraitProjector:
         slope = (1 / cosine.clamp_min(0.2) ** 2 - 1).clamp_min(0).sqrt()
         margin = 0.0015 + 0.7 * pixel * slope
         clear = smooth_step((nearest + 2 * margin - depth) / margin)
-        return clear * smooth_step((cosine - 0.12) / 0.33)
+        return clear * facing_weight(cosine)
 
     def _light(self, colors: Tensor, seen: Tensor) -> Tensor:
         """Brightness of the picture ``[I, 1, 1]``, 1 for a well lit face: what scales the defaults."""
@@ -203,7 +204,7 @@ class PortraitProjector:
 
 def project_portrait(
     avatar: GaussianAvatar, head: HeadModel, rest: Tensor, posed: Tensor, image: Tensor, viewmat: Tensor, K: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Colour one avatar in place.
 
     Args:
@@ -216,12 +217,14 @@ def project_portrait(
         K: its intrinsics in pixels ``[3, 3]``.
 
     Returns:
-        How much of each Gaussian's colour the portrait shows itself ``[N]``.
+        How much of each Gaussian's colour the portrait shows itself ``[N]``, and how far its place on the face lets a
+        picture tell its colour ``[N]`` (:meth:`features.FeaturePainter.margin_confidence`).
     """
-    found = PortraitProjector(head, avatar, rest)(posed[None], image[None], viewmat[None], K[None])
+    projector = PortraitProjector(head, avatar, rest)
+    found = projector(posed[None], image[None], viewmat[None], K[None])
     with torch.no_grad():
         avatar.sh0.copy_((found.colors[0] - 0.5) / SH_C0)
-    return found.seen[0]
+    return found.seen[0], projector.features.margin_confidence()
 
 
 def _barycentric(avatar: GaussianAvatar, rest: Tensor) -> Tensor:

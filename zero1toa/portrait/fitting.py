@@ -57,6 +57,40 @@ _OVAL = (
     136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 _IRIS = slice(468, 478)
+_LIDS = (
+    33,
+    246,
+    161,
+    160,
+    159,
+    158,
+    157,
+    173,
+    133,
+    7,
+    163,
+    144,
+    145,
+    153,
+    154,
+    155,
+    263,
+    466,
+    388,
+    387,
+    386,
+    385,
+    384,
+    398,
+    362,
+    249,
+    390,
+    373,
+    374,
+    380,
+    381,
+    382,
+)
 
 
 def _gaze_difference() -> Tensor:
@@ -288,6 +322,7 @@ class _Problem:
         """
         weights = torch.ones(N_LANDMARKS)
         weights[_IRIS] = 3.0  # ten landmarks alone carry the gaze
+        weights[list(_LIDS)] = 8.0  # a millimetre of the eyes' opening changes the person
         yaw = head_yaw(rotation)
         hidden = min(abs(yaw) / 30.0, 1.0)
         # Turned to its left (positive yaw) the subject's left side is the far one.

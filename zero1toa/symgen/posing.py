@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zero1toa.avatar.facing import facing
 from zero1toa.avatar.gaussians import GaussianAvatar
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.types import ClipSpec, SampleKey
@@ -84,6 +85,22 @@ class PosedClips:
             vertices, viewmats, Ks, self.clips[key].size, self.background, self.backend
         )
         return pictures.flatten(0, 1), alphas.flatten(0, 1), meta
+
+    def facing(self, key: SampleKey) -> Tensor:
+        """Weights ``[T, F]`` of what the frames of a clip show of each triangle, by its angle; 1 seen squarely."""
+        viewmats, _ = self.cameras(key, range(len(self.clips[key])))
+        vertices = self.vertices(key).expand(len(viewmats), -1, -1)
+        return facing(self.head.faces, vertices, viewmats)
+
+    @torch.no_grad()
+    def mean_of(self, avatar: GaussianAvatar, key: SampleKey, frame: int, values: Tensor) -> Tensor:
+        """Mean of a value ``[N]`` of the Gaussians at each pixel of a frame ``[1, H, W, 1]``; 1 beside the head."""
+        viewmats, Ks = self.cameras(key, [frame])
+        vertices = self.vertices(key)
+        posed = vertices if len(vertices) == 1 else vertices[[frame]]
+        size, drawn = self.clips[key].size, values[:, None].expand(-1, 3)
+        pictures, _, _ = avatar.render(posed, viewmats[None], Ks[None], size, (1, 1, 1), self.backend, drawn)
+        return pictures[0, :, :, :, :1]
 
     @torch.no_grad()
     def pictures(self, avatar: GaussianAvatar, key: SampleKey, frames: Sequence[int], batch: int) -> Tensor:

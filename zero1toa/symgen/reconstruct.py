@@ -28,6 +28,7 @@ from zero1toa.avatar.density import ScreenGradients, change_density, is_due
 from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.avatar.losses import ReconstructionLoss, drawn
 from zero1toa.avatar.optimizer import AvatarOptimizer
+from zero1toa.avatar.picture_sampling import smooth_step
 from zero1toa.config import Config, to_dict
 from zero1toa.curriculum.cameras import Lens
 from zero1toa.curriculum.clips import clip_spec
@@ -115,12 +116,23 @@ class Reconstruction:
         background = config.render.background
         self._posed = PosedClips(self.head, self.params, specs.values(), background, config.render.backend)
         picture, matte = composite(portrait.image, background, config.render.size)
-        self._portrait_picture, self._matte = picture.to(self._device)[None], matte.to(self._device)[None]
+        picture, matte = picture.to(self._device)[None], matte.to(self._device)[None]
+        self._portrait_picture, self._matte = picture, matte
+        self._background = torch.tensor(list(background), dtype=torch.float32, device=self._device)
         self._loss = ReconstructionLoss(config.loss, self._device)
         self._optimizer = AvatarOptimizer(self.gaussians, config.optim, config.loop.iterations)
         self._gradients = ScreenGradients(len(self.gaussians), self._device)
         lids = self.head.regions["lids_left"] | self.head.regions["lids_right"]
         self._protected = lids.to(self._device)
+        self._kept = self._on_triangles(start.kept.float()) > 0
+        self._facing: dict[SampleKey, Tensor] = {}  # triangles [T, F] that a clip's frames may train
+        # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
+        self._asked = (self._matte > _INSIDE).float()  # where the portrait's colours are asked for
+        self._portrait_colors = (picture - (1 - matte) * self._background) / self._matte.clamp_min(_INSIDE)
+        if config.avatar.facing_only:
+            self._facing[PORTRAIT] = self._on_triangles(start.seen)[None] > _CLEAR[0]
+            clear = self._posed.mean_of(self.gaussians, PORTRAIT, 0, start.seen)
+            self._asked *= smooth_step((clear - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
         self._density_generator = torch.Generator().manual_seed(config.seed)
 
@@ -186,19 +198,19 @@ class Reconstruction:
         with self.timed("train"):
             key, frames = self._pick()
             if key == PORTRAIT:
-                targets, mattes = self._portrait_picture, self._matte
+                mattes = self._matte
             else:
                 targets, mattes = self._clips[key][frames].float() / 255, None
             shown = frames if key == PORTRAIT else [min(frame, self._open[key] - 1) for frame in frames]
             renders, alphas, meta = self._posed.render(self.gaussians, key, shown)
-            if mattes is not None:
-                # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
-                targets = torch.where(mattes > _INSIDE, targets, renders.detach())
+            if key == PORTRAIT:
+                covered = alphas.detach()
+                targets = self._portrait_colors * covered + self._background * (1 - covered)
+                targets = torch.lerp(renders.detach(), targets, self._asked)
             terms = self._loss(renders, targets, self.gaussians, drawn(meta["radii"]), alphas, mattes)
             self._optimizer.zero_grad()
             terms.total.backward()
-            if self.config.avatar.keep_lids:
-                self._hold_lids()
+            self._hold_gaussians(key, shown)
             self._gradients.add(screen_gradient(meta), meta["radii"])
             self._optimizer.step(self.step_count)
             self.step_count += 1
@@ -220,12 +232,25 @@ class Reconstruction:
         self.curve.add(self.step_count, losses)
         return losses
 
-    def _hold_lids(self) -> None:
-        """Take the gradient off the lids' Gaussians."""
-        lids = self._protected[self.gaussians.binding]
+    def _hold_gaussians(self, key: SampleKey, frames: list[int]) -> None:
+        """Take the gradient off Gaussians that these frames must not change: on margins, and seen from the side."""
+        held = torch.zeros_like(self._kept)
+        if self.config.avatar.keep_margins:
+            held |= self._kept
+        if self.config.avatar.facing_only:
+            if key not in self._facing:
+                self._facing[key] = self._posed.facing(key) > _SLANTED
+            held |= ~self._facing[key][frames].any(0)
+        each = held[self.gaussians.binding]
         for parameter in self.gaussians.parameters():
             if parameter.grad is not None:
-                parameter.grad[lids] = 0
+                parameter.grad[each] = 0
+
+    def _on_triangles(self, values: Tensor) -> Tensor:
+        """Means over the Gaussians of each triangle ``[F]`` of their values ``[N]``."""
+        sums = torch.zeros(2, len(self._protected), device=self._device)
+        sums.index_add_(1, self.gaussians.binding, torch.stack([values, torch.ones_like(values)]))
+        return sums[0] / sums[1].clamp_min(1)
 
     def request(self) -> RefineRequest | None:
         """Render the clip that is refined next, with its landmarks.
@@ -455,6 +480,8 @@ class Reconstruction:
         }
 
 
+_CLEAR = (0.3, 0.7)  # how clearly the portrait must show a pixel to be asked for in part, and in full
+_SLANTED = 0.1  # how squarely a frame must show a triangle to train its Gaussians
 _INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired", "failed")
 
