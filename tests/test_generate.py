@@ -152,7 +152,13 @@ def test_a_killed_run_continues_and_ends_with_everything(tmp_path: Path, mode: s
 @pytest.mark.timeout(900)
 def test_ctrl_c_says_so_and_the_same_command_continues(tmp_path: Path):
     output = tmp_path / "out"
-    process = subprocess.Popen(_command(output, "--serial"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        _command(output, "--serial"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        # A test run that was started in the background ignores the signal, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     _wait_for(output / "checkpoint" / "state.pt", process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
