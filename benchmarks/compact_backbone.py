@@ -20,7 +20,7 @@ import torch
 
 from zero1toa.diffusion.compact import CompactBackbone, CompactModel, read_weights
 from zero1toa.diffusion.landmark_map import draw_landmarks
-from zero1toa.diffusion.sampling import refine_latents
+from zero1toa.diffusion.sampling import refine_latents, seeded_noise
 
 
 def milliseconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
@@ -47,7 +47,7 @@ def measure(frames: int, size: int, device: torch.device, repeats: int, untraine
     reference = backbone.prepare_reference(clip[:, 0], maps[:, 0])
     control = backbone.prepare_control(maps, latents)
 
-    noise = torch.randn(latents.shape, generator=generator)
+    noise = seeded_noise(latents, 0)
 
     def refine(steps: int, strength: float, inverted: bool = False) -> Callable[[], object]:
         def run() -> object:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from zero1toa.avatar.picture_sampling import smooth_step
 from zero1toa.avatar.surface import vertex_normals
+from zero1toa.render.cameras import camera_centers
 
 _FROM = 0.12  # cosine between normal and view (83 degrees) up to which a picture says nothing about a surface
 _FULL = 0.45  # and from which (63 degrees) it can be read
@@ -26,7 +27,6 @@ def facing(faces: Tensor, vertices: Tensor, viewmats: Tensor) -> Tensor:
         vertices: ``[B, V, 3]``, metres.
         viewmats: OpenCV world-to-camera ``[B, 4, 4]``.
     """
-    camera = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:]).transpose(1, 2)  # [B, 1, 3]
     normals = vertex_normals(vertices, faces)[:, faces].sum(2)
-    towards = camera - vertices[:, faces].mean(2)
+    towards = camera_centers(viewmats)[:, None] - vertices[:, faces].mean(2)
     return facing_weight(torch.cosine_similarity(normals, towards, dim=-1))

@@ -24,7 +24,7 @@ from zero1toa.avatar.surface import hollowness, mirror, vertex_normals
 from zero1toa.avatar.surface_fill import SurfaceFill
 from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.protocol import HeadModel
-from zero1toa.render.cameras import project, resize_intrinsics
+from zero1toa.render.cameras import camera_centers, project, resize_intrinsics
 
 DEPTH_SIZE = 256
 """Largest side of the depth map that decides what the portrait sees."""
@@ -141,8 +141,7 @@ class PortraitProjector:
         surface = depth_map(vertices, self.faces, viewmats, small_Ks, small)
         at = project(points, viewmats, small_Ks)[0]
         nearest = _farthest_neighbour(surface, at)
-        camera = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:]).squeeze(-1)
-        towards = torch.nn.functional.normalize(camera[:, None] - points, dim=-1)
+        towards = torch.nn.functional.normalize(camera_centers(viewmats)[:, None] - points, dim=-1)
         normals = vertex_normals(vertices, self.faces)[:, self.corners]
         normals = torch.nn.functional.normalize((normals * self.weights[..., None]).sum(-2), dim=-1)
         cosine = (normals * towards).sum(-1)

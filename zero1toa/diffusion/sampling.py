@@ -33,6 +33,11 @@ def denoise(predict: Predict, schedule: NoiseSchedule, latents: Tensor, timestep
     return current
 
 
+def seeded_noise(latents: Tensor, seed: int) -> Tensor:
+    """Standard normal shaped as ``latents``, the same on every device."""
+    return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents.device)
+
+
 def guided(backbone: VideoBackbone, reference: ReferenceState, control: ControlState, guidance: float) -> Predict:
     """The model as a function of latents and timestep; guidance 1 costs one evaluation, others two."""
     if guidance == 1.0:
@@ -70,7 +75,7 @@ def refine_latents(
         guidance: classifier-free guidance when denoising.
         inversion_guidance: guidance during inversion; the round trip holds only at 1.
         fixed_point_iterations: extra evaluations per inversion step.
-        noise: standard normal, shaped as ``latents``: put on them instead of inverting.
+        noise: from :func:`seeded_noise`, put on the latents instead of inverting them.
 
     Returns:
         Refined clean latents ``[B, T, C, h, w]`` float32.
@@ -88,7 +93,7 @@ def refine_latents(
         start = invert(up, schedule, latents, timesteps, fixed_point_iterations)
     elif timesteps:
         alpha, sigma = schedule.level(timesteps[0])
-        start = alpha * latents.float() + sigma * noise.to(latents.device)
+        start = alpha * latents.float() + sigma * noise
     else:
         start = latents.float()
     return denoise(guided(backbone, reference, control, guidance), schedule, start, timesteps)

@@ -155,6 +155,11 @@ def resize_intrinsics(Ks: Tensor, size: int | tuple[int, int], new_size: int | t
     return Ks * scale[:, None]
 
 
+def camera_centers(viewmats: Tensor) -> Tensor:
+    """Camera positions in the world ``[..., 3]`` of world-to-camera matrices ``[..., 4, 4]``."""
+    return -(viewmats[..., :3, :3].transpose(-1, -2) @ viewmats[..., :3, 3:])[..., 0]
+
+
 def project(points: Tensor, viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
     """Project points to pixels.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zero1toa.config import Config, DiffusionConfig
 from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
-from zero1toa.diffusion.sampling import refine_latents
+from zero1toa.diffusion.sampling import refine_latents, seeded_noise
 from zero1toa.errors import ConfigError
 from zero1toa.symgen.store import Reference
 from zero1toa.types import LandmarkTrack, RefineRequest
@@ -111,7 +111,7 @@ def refine(
     with _timed("encode", seconds, device):
         latents = backbone.encode(resize(render, size).clamp(0, 1))
         maps = _to_tensor(backbone.draw_control(request.landmarks, size), device)[None]
-        noise = _noise(latents, request.seed) if starts_from_noise(config, backbone) else None
+        noise = seeded_noise(latents, request.seed) if starts_from_noise(config, backbone) else None
         shown = noise is not None and backbone.spec.uses_source
         control = backbone.prepare_control(maps, latents if shown else None)
     with _timed("denoise", seconds, device):
@@ -148,11 +148,6 @@ def starts_from_noise(config: DiffusionConfig, backbone: VideoBackbone) -> bool:
     return backbone.spec.uses_source if config.start == "auto" else config.start == "noise"
 
 
-def _noise(latents: Tensor, seed: int) -> Tensor:
-    """Standard normal, the same on every device."""
-    return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents.device)
-
-
 def transfer(render: Tensor, encoded: Tensor, refined: Tensor, background: Sequence[float]) -> Tensor:
     """Apply to a render what the denoiser changed: ``render + up(refined - encoded)``, within two limits.
 
@@ -172,11 +167,12 @@ def transfer(render: Tensor, encoded: Tensor, refined: Tensor, background: Seque
     """
     side = render.shape[2]
     change = resize(refined - encoded, side)
-    detail = render - resize(encoded, side)
+    shown = resize(encoded, side)
+    detail = render - shown
     largest = change.abs().amax(-1).flatten(0, 1)[:, None]
     largest = F.max_pool2d(largest, 3, 1, 1).reshape(*render.shape[:-1], 1)
     gone = 1 - torch.exp(-((largest / _REPLACED) ** 2))
-    within = reach(render, background) * (1 - _retreat(resize(encoded, side), change, render, background))
+    within = reach(render, background) * (1 - _retreat(shown, change, render, background))
     return render + (change - gone * detail) * within
 
 

@@ -72,7 +72,7 @@ def draw(latents: Tensor, settings: TrainingSettings, levels: int, generator: to
     repair = uniform() < settings.repair_share
     first, last = settings.repair_timesteps
     anywhere = (uniform() * levels).long().clamp(max=levels - 1)
-    # The square puts half of them into the first quarter, where inversion at the usual strengths ends.
+    # The square puts half of them into the first quarter, where refinement at the usual strengths starts.
     within = first + (uniform().square() * (last - first + 1)).long().clamp(max=last - first)
     mixed = torch.where(uniform() < settings.pure_share, torch.ones(batch, device=device), uniform())
     return Draws(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zero1toa.diffusion.compact import WEIGHTS, CompactBackbone, read_weights
 from zero1toa.diffusion.landmark_map import draw_landmarks
-from zero1toa.diffusion.sampling import refine_latents
+from zero1toa.diffusion.sampling import refine_latents, seeded_noise
 from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.diffusion.training.data import HELD_OUT_SEED, KINDS, ClipSource, kind_names, open_source
 from zero1toa.diffusion.training.objective import Batch, Draws, losses
@@ -94,7 +94,6 @@ def refine(backbone: CompactBackbone, clips: Mapping[str, Any], setting: Setting
     latents = backbone.encode(clips["degraded"])
     reference = backbone.prepare_reference(clips["reference"], clips["reference_map"].float() / 255)
     control = backbone.prepare_control(clips["maps"].float() / 255, latents if setting.source else None)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
     refined = refine_latents(
         backbone,
         latents,
@@ -103,7 +102,7 @@ def refine(backbone: CompactBackbone, clips: Mapping[str, Any], setting: Setting
         steps=setting.steps,
         strength=setting.strength,
         guidance=setting.guidance,
-        noise=noise if setting.source or setting.from_noise else None,
+        noise=seeded_noise(latents, seed) if setting.source or setting.from_noise else None,
     )
     return backbone.decode(refined)
 

@@ -21,12 +21,11 @@ from zero1toa.evaluation.synthetic.subject import (
     SyntheticSubjects,
     Template,
     along_x,
-    camera_centres,
     join,
     owners,
 )
 from zero1toa.head.protocol import HeadParams
-from zero1toa.render.cameras import project
+from zero1toa.render.cameras import camera_centers, project
 
 
 class Degrader:
@@ -147,7 +146,7 @@ class Degrader:
 
     def _baked(self, subjects: SyntheticSubjects, posed: Tensor, viewmats: Tensor) -> Tensor:
         """The true colours, lit as in the portrait and then fixed, as Gaussians without view dependence hold them."""
-        splats = subjects.splats(posed, owners(len(subjects), 1, posed.device), camera_centres(viewmats))
+        splats = subjects.splats(posed, owners(len(subjects), 1, posed.device), camera_centers(viewmats))
         return splats.colours
 
     def _projected(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zero1toa.render.cameras import project
+from zero1toa.render.cameras import camera_centers, project
 
 
 def seen(points: Tensor, normals: Tensor, viewmats: Tensor, Ks: Tensor, size: int, facing: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def seen(points: Tensor, normals: Tensor, viewmats: Tensor, Ks: Tensor, size: in
     index = (place[..., 1] * cells + place[..., 0]).clamp(0, cells * cells - 1)
     nearest = torch.full((len(points), cells * cells), 1e3, device=points.device)
     nearest = nearest.scatter_reduce(1, index, torch.where(inside, depth, torch.full_like(depth, 1e3)), "amin")
-    camera = -(viewmats[:, :3, :3].transpose(-1, -2) @ viewmats[:, :3, 3:])[..., 0]
+    camera = camera_centers(viewmats)
     towards = torch.nn.functional.normalize(camera[:, None] - points, dim=-1)
     cosine = (normals * towards).sum(-1)
     metres = depth.mean(1, keepdim=True) / Ks[:, 0, :1] * 4.0  # two cells: what the slope of a surface may hide

@@ -20,6 +20,7 @@ from zero1toa.evaluation.synthetic.skin import draw_looks, paint_beard, paint_br
 from zero1toa.evaluation.synthetic.surface import Surface
 from zero1toa.evaluation.synthetic.textures import odd_skin
 from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.render.cameras import camera_centers
 from zero1toa.render.rasterize import rasterize
 
 _INSIDE = ("eye_left", "eye_right", "iris_left", "iris_right", "mouth", "teeth", "tongue")
@@ -257,7 +258,7 @@ class SyntheticSubjects:
         flat, owner = vertices.flatten(0, 1), owners(batch, frames, vertices.device)
         behind = torch.ones(batch, 3, device=flat.device) if background is None else background
         views, cameras = viewmats.flatten(0, 1), Ks.flatten(0, 1)
-        positions = camera_centres(views)
+        positions = camera_centers(views)
         pictures, alphas = [], []
         for part in torch.arange(len(flat), device=flat.device).split(chunk):
             splats = self.splats(flat[part], owner[part], positions[part])
@@ -326,11 +327,6 @@ def draw_subjects(
 def owners(batch: int, frames: int, device: torch.device) -> Tensor:
     """Index of the subject of each of ``batch * frames`` pictures."""
     return torch.arange(batch, device=device).repeat_interleave(frames)
-
-
-def camera_centres(viewmats: Tensor) -> Tensor:
-    """Camera positions ``[..., 3]`` of world-to-camera matrices ``[..., 4, 4]``."""
-    return -(viewmats[..., :3, :3].transpose(-1, -2) @ viewmats[..., :3, 3:])[..., 0]
 
 
 def join(first: Splats, second: Splats) -> Splats:
