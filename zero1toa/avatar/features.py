@@ -28,11 +28,16 @@ SCLERA = (0.90, 0.87, 0.85)
 TEETH = (0.90, 0.87, 0.80)
 CAVITY = (0.30, 0.085, 0.08)
 TONGUE = (0.66, 0.34, 0.33)
-LASHES = (0.06, 0.04, 0.04)
-LASH_WIDTH = 0.0017
+LASH_SHADE = 0.18
+"""Brightness of a lash line over what a picture shows there, which is mixed with skin and white of the eye."""
+LOWER_LASHES = 0.5
+"""Strength of the lower lash line."""
+LASH_WIDTH = 0.0018
 """Metres; closed eyes read as closed, to people and to landmark detectors, by one clear dark line."""
-_LID_EDGE = (0.0015, 0.0032)  # metres around the lids in which a picture shows an open eye's lashes and fold
+_LID_EDGE = (0.0010, 0.0026)  # metres around the lids in which a picture shows an open eye's lashes and fold
 _LIP_EDGE = (0.0008, 0.003)  # metres from the lips' seam up to which it may show teeth
+_LASH_TAPER = 0.004  # metres from the corners of the eye
+_CLEAR_OF_LIDS = (0.0003, 0.0012)  # metres from the lids' margins on the eyeball: lashes and their shadow reach so far
 _LID_SKIN = (0.014, 0.024)  # metres from the iris: a ring of skin around the lids
 _RINGS = 9
 
@@ -40,22 +45,32 @@ _RINGS = 9
 class FeaturePainter:
     """Colours of eyeballs, lids and lips' seams; prepared once for a layout of Gaussians."""
 
-    def __init__(self, head: HeadModel, rest: Tensor, points: Tensor, binding: Tensor) -> None:
-        """Measure where each Gaussian lies on the features.
+    def __init__(self, head: HeadModel, binding: Tensor, weights: Tensor) -> None:
+        """Measure where each Gaussian lies on the features of the mean head.
 
         Args:
             head: head model.
-            rest: its neutral vertices ``[V, 3]``.
-            points: Gaussians on the neutral head ``[N, 3]``.
-            binding: ``[N]``.
+            binding: triangle of each Gaussian ``[N]``.
+            weights: its barycentric coordinates there ``[N, 3]``.
         """
-        marks = head.landmarks.positions(rest, head.faces)
+        triangles = head.faces[binding]
+
+        def pose(closed: float) -> tuple[Tensor, Tensor]:
+            neutral = head.neutral()
+            vertices = head.vertices(neutral.replace(lids=torch.full_like(neutral.lids, closed)))
+            marks = head.landmarks.positions(vertices, head.faces)
+            return marks, (vertices[triangles] * weights[..., None]).sum(-2)
+
+        marks, points = pose(0.0)
+        # Open lids are folded to a fraction of their height; how far a point lies from the lashes shows when they close.
+        closed_marks, closed = pose(1.0)
         self.eyeball = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         self.radius = torch.full((len(points),), torch.inf, device=points.device)
         self.height = torch.zeros(len(points), device=points.device)
         self.lids = torch.zeros_like(self.eyeball)
         self.edge = torch.full_like(self.radius, torch.inf)  # distance of the face's skin from the lids
         self.around: list[tuple[Tensor, Tensor]] = []  # of each eye: its lids, and the skin that they are coloured from
+        self.balls: dict[str, Tensor] = {}
         face = head.regions["face"] & ~head.regions["lids_left"] & ~head.regions["lids_right"]
         lips = head.regions["lips"][binding]
         self.seam = torch.full_like(self.radius, torch.inf)
@@ -67,6 +82,7 @@ class FeaturePainter:
             radius = (marks[list(rim)] - marks[centre]).norm(dim=-1).mean()
             relative = (points - marks[centre]) / radius
             self.eyeball |= eye
+            self.balls[side] = eye.nonzero().squeeze(1)
             self.radius = torch.where(eye, relative.norm(dim=-1), self.radius)
             self.height = torch.where(eye, relative[:, 1], self.height)
             lids = head.regions[f"lids_{side}"][binding]
@@ -76,17 +92,40 @@ class FeaturePainter:
             nearest = torch.cdist(points[near], points[lids]).amin(1)
             self.edge[near] = torch.minimum(self.edge[near], nearest)
             self.around.append((lids, face[binding] & (away > _LID_SKIN[0]) & (away < _LID_SKIN[1])))
-            for line, distance in ((_UPPER, self.upper), (_LOWER, self.lower)):
-                near = _distance_to_polyline(points[lids], marks[list(line[side])])
-                distance[lids] = near
+            upper, lower = (_distance_to_polyline(points[lids], marks[list(line[side])]) for line in (_UPPER, _LOWER))
+            margin = _distance_to_polyline(closed[lids], closed_marks[list(_UPPER[side])])
+            # Lashes thin out towards the corners of the eye.
+            corners = closed_marks[[_UPPER[side][0], _UPPER[side][-1]]]
+            margin = margin + LASH_WIDTH * smooth_step(1 - torch.cdist(closed[lids], corners).amin(1) / _LASH_TAPER)
+            self.upper[lids] = torch.where(upper < lower, margin, torch.inf)
+            self.lower[lids] = torch.where(upper < lower, torch.inf, margin)
 
-    def eyeballs(self, colors: Tensor, confidence: Tensor, light: Tensor) -> Tensor:
+    def clear_of_lids(self, points: Tensor, marks: Tensor) -> Tensor:
+        """How far a picture tells the eyeballs' colours, not the lashes' and the lids' shadow, 0 to 1 ``[I, N]``.
+
+        Args:
+            points: Gaussians of the posed heads ``[I, N, 3]``, metres.
+            marks: their landmarks ``[I, 478, 3]``, metres.
+        """
+        result = points.new_zeros(points.shape[:2])
+        low, high = _CLEAR_OF_LIDS
+        for side, ball in self.balls.items():
+            upper, lower = (
+                _distance_to_polyline(points[:, ball], marks[:, list(line[side])]) for line in (_UPPER, _LOWER)
+            )
+            result[:, ball] = smooth_step((torch.minimum(upper, lower) - low) / (high - low))
+        return result
+
+    def eyeballs(self, colors: Tensor, confidence: Tensor, light: Tensor, clear: Tensor) -> Tensor:
         """Colours of all Gaussians ``[I, N, 3]``, meaningful on the eyeballs.
+
+        What lies open in the picture is copied, with its highlights; what lids cover there is painted.
 
         Args:
             colors: sampled ``[I, N, 3]``.
             confidence: of the samples ``[I, N]``.
             light: brightness of the picture ``[I, 1, 1]``, about 1.
+            clear: from :meth:`clear_of_lids`.
         """
         ones = colors.new_ones(3)
         on_iris = self.eyeball & (self.radius < 1)
@@ -118,7 +157,8 @@ class FeaturePainter:
         sclera = sclera * (ones - corner * colors.new_tensor([0.22, 0.30, 0.30]))
         shade = (1 - 0.28 * smooth_step((self.height - 0.35) / 0.8))[:, None]
         edge = smooth_step((self.radius - 0.97) / 0.1)[:, None]
-        return shade * (iris + edge * (sclera - iris))
+        painted = shade * (iris + edge * (sclera - iris))
+        return painted + (confidence * clear)[..., None] * (colors - painted)
 
     def margin_confidence(self) -> Tensor:
         """Factor on the samples' confidence ``[N]``: the folded lids of an open eye and the skin beside them show
@@ -142,12 +182,25 @@ class FeaturePainter:
             colors = torch.where(lids[:, None], (colors + tone) / 2, colors)
         return colors
 
-    def lashes(self, colors: Tensor) -> Tensor:
-        """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line."""
-        upper = torch.exp(-((self.upper / LASH_WIDTH) ** 2))
-        lower = 0.6 * torch.exp(-((self.lower / LASH_WIDTH) ** 2))
-        amount = (torch.maximum(upper, lower) * self.lids)[:, None]
-        return colors + amount * (colors.new_tensor(LASHES) - colors)
+    def lashes(self, colors: Tensor, sampled: Tensor, seen: Tensor) -> Tensor:
+        """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line.
+
+        Args:
+            colors: of all Gaussians ``[I, N, 3]``.
+            sampled: the picture's ``[I, N, 3]``, which shows how dark this person's lashes are.
+            seen: how well it shows them ``[I, N]``.
+        """
+        for (lids, _), distance, strength in (
+            (around, distance, strength)
+            for around in self.around
+            for distance, strength in ((self.lower, LOWER_LASHES), (self.upper, 1.0))
+        ):
+            amount = strength * torch.exp(-((distance / LASH_WIDTH) ** 2)) * lids
+            skin = colors[:, lids].mean(1, keepdim=True)
+            shown = _weighted_mean(sampled, seen * amount, LASH_SHADE * skin, 1.0)
+            line = torch.minimum(shown, skin) * LASH_SHADE
+            colors = colors + amount[:, None] * (line - colors)
+        return colors
 
 
 def _weighted_mean(colors: Tensor, weight: Tensor, prior: Tensor, prior_weight: float) -> Tensor:
@@ -157,7 +210,8 @@ def _weighted_mean(colors: Tensor, weight: Tensor, prior: Tensor, prior_weight: 
 
 
 def _distance_to_polyline(points: Tensor, line: Tensor) -> Tensor:
-    start, step = line[:-1], line[1:] - line[:-1]
-    relative = points[:, None] - start
+    """Distances ``[..., P]`` of points ``[..., P, 3]`` to chains of points ``[..., L, 3]``."""
+    start, step = line[..., None, :-1, :], (line[..., 1:, :] - line[..., :-1, :])[..., None, :, :]
+    relative = points[..., None, :] - start
     along = ((relative * step).sum(-1) / (step**2).sum(-1).clamp_min(1e-12)).clamp(0, 1)
-    return (relative - along[..., None] * step).norm(dim=-1).amin(1)
+    return (relative - along[..., None] * step).norm(dim=-1).amin(-1)

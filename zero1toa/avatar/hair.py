@@ -44,6 +44,12 @@ NECK = 0.06
 """Largest lift of the neck, metres: hair that hangs beside it."""
 FLARE = 3
 """Rows per pixel by which hair below the ears may widen downwards; clothes widen faster."""
+CLOSED = 0.7
+"""Matte from which hair is a closed mass; what is thinner is loose hair."""
+WISPS = 2
+"""Half the width in pixels up to which what sticks out is loose hair."""
+RIM = 0.8
+"""Pixels by which Gaussians at the silhouette reach beyond it."""
 BENDING = 2e-8
 """Weight of bending, metres^4: its fourth root, 12 mm, is how far the outline is smoothed."""
 TENSION = 3e-5
@@ -139,7 +145,7 @@ class _Fit:
         self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
 
         self.matte, self.strength = self._matte(picture[..., 3])
-        self.inside = _signed_distance(self.matte)
+        self.inside = _signed_distance(self.matte) - RIM
 
     def _directions(self, rest: torch.Tensor, L: sparse.csr_matrix) -> Array:
         """Normals smoothed over some centimetres, so that a large lift does not fold."""
@@ -201,7 +207,7 @@ class _Fit:
         Below the ears hair hangs down: a pixel counts if those above it do, with a little flare; so what is left of
         collars and shoulders is not taken for hair.
         """
-        mask = ndimage.binary_fill_holes(alpha > 0.5)
+        mask = ndimage.binary_opening(ndimage.binary_fill_holes(alpha > CLOSED), iterations=WISPS)
         posed = self._posed(None)
         pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
         neck = np.unique(self.head.faces[self.head.regions["neck"]].numpy())

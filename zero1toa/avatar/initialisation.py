@@ -17,7 +17,7 @@ from zero1toa.head.protocol import HeadModel
 COUNTS = (1, 3, 6, 10)
 """Numbers of Gaussians a triangle gets by configuration: the triangular numbers of :func:`lattice`'s orders 1 to 4."""
 
-REGION_ORDERS = {"eye_left": -2, "eye_right": -2, "neck": -1, "scalp": 2}
+REGION_ORDERS = {"eye_left": -1, "eye_right": -1, "lids_left": 2, "lids_right": 2, "neck": -1, "scalp": 3}
 """Change of the lattice's order on regions with smaller (eyes), larger (scalp) or plainer triangles than the face."""
 
 LONGEST_EDGE = 0.008
@@ -39,7 +39,7 @@ THICKNESS = 0.08
 SPREAD = 0.6
 """Initial in-plane standard deviation over the mean spacing: closed at opacity 0.95 and hardly blurred."""
 
-REGION_SPREAD = {"mouth": 0.45, "teeth": 0.5, "neck": 0.8, "lids_left": 0.8, "lids_right": 0.8}
+REGION_SPREAD = {"mouth": 0.45, "teeth": 0.5, "neck": 0.8, "lids_left": 0.65, "lids_right": 0.65}
 """Other spreads: the mouth's long triangles lie close behind the lips and must not reach through them; the neck, which
 fades out, must not show its lattice; lids unfold to several times their height when they close and leave no gap then.
 """
@@ -106,6 +106,7 @@ def initialise(
     vertices: Tensor,
     config: AvatarConfig,
     changes: Mapping[str, int] | None = None,
+    neck_end: float | None = None,
 ) -> GaussianAvatar:
     """Place Gaussians on every triangle of a head at rest; deterministic.
 
@@ -118,6 +119,7 @@ def initialise(
         vertices: the identity at rest ``[V, 3]``, metres.
         config: count and opacities; with a projected portrait every Gaussian starts at ``projected_opacity``.
         changes: region name to a change of the lattice's order, see :func:`orders_per_face`.
+        neck_end: height at which a projected portrait's neck has faded by half, metres; the usual one when None.
 
     Raises:
         ConfigError: for a count that does not tile a triangle or an unknown region.
@@ -158,7 +160,7 @@ def initialise(
     opacity[lids.to(vertices.device)] = max(config.lid_opacity, start)
     opacity = opacity[binding]
     if config.project_portrait:
-        opacity = opacity * _neck_fade(head, vertices, binding, points)
+        opacity = opacity * _neck_fade(head, vertices, binding, points, neck_end)
     tensors = {
         "means": points_to_local(frames, binding, points),
         "log_scales": scales.log(),
@@ -170,17 +172,22 @@ def initialise(
     return GaussianAvatar(tensors, binding, head.faces)
 
 
-def _neck_fade(head: HeadModel, vertices: Tensor, binding: Tensor, points: Tensor) -> Tensor:
-    """Factor on the opacities ``[N]``: the neck fades out towards its base, as a carved portrait's does."""
-    chin = head.landmarks.positions(vertices, head.faces)[_CHIN, 1]
+def neck_heights(head: HeadModel, vertices: Tensor) -> tuple[float, float]:
+    """Height of the neck's base and of the chin, metres; both are the chin's on a head without a neck."""
+    chin = float(head.landmarks.positions(vertices, head.faces)[_CHIN, 1])
     on_neck = head.regions["neck"]
-    if not bool(on_neck.any()):
-        return torch.ones_like(points[:, 0])
-    base = vertices[head.faces[on_neck].flatten(), 1].amin()
-    height = ((points[:, 1] - base) / (NECK_FADE * (chin - base)).clamp_min(1e-6)).clamp(0, 1)
+    return (float(vertices[head.faces[on_neck].flatten(), 1].amin()) if bool(on_neck.any()) else chin), chin
+
+
+def _neck_fade(head: HeadModel, vertices: Tensor, binding: Tensor, points: Tensor, end: float | None) -> Tensor:
+    """Factor on the opacities ``[N]``: the neck fades out towards its base, as a carved portrait's does."""
+    base, chin = neck_heights(head, vertices)
+    length = max(NECK_FADE * (chin - base), 1e-6)
+    start = base if end is None else end - 0.5 * length
+    height = ((points[:, 1] - start) / length).clamp(0, 1)
     wanted = height * height * (3 - 2 * height)
     # A ray meets the wall twice, and about two Gaussians each time: each lets the fourth root of the whole pass.
-    return torch.where(on_neck[binding], 1 - (1 - wanted) ** 0.25, 1.0)
+    return torch.where(head.regions["neck"][binding], 1 - (1 - wanted) ** 0.25, 1.0)
 
 
 def _inertia(corners: Tensor, center: Tensor, rotation: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
+from zero1toa.avatar.gaussians import PARAMETERS, SH_C0, GaussianAvatar
 from zero1toa.config import OptimConfig
 
 
@@ -50,13 +51,36 @@ class AvatarOptimizer:
         self.adam.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def step(self, step: int) -> None:
-        """One Adam step with the learning rates of iteration ``step`` (from 0), then project colours into [0, 1]."""
+    def step(self, step: int, share: Tensor | None = None) -> None:
+        """One Adam step with the learning rates of iteration ``step`` (from 0), then project colours into [0, 1].
+
+        Args:
+            step: training iteration.
+            share: how much of its step each Gaussian takes ``[N]`` in [0, 1]; all of it when None. Scaling gradients
+                instead would change nothing, because Adam divides by their size, and a Gaussian without a gradient
+                would go on with its momentum.
+        """
         for group in self.adam.param_groups:
             if group["name"] == "means":
                 group["lr"] = self.position_rate(step)
-        self.adam.step()
+        if share is None:
+            self.adam.step()
+        else:
+            self._partial_step(share)
         self.avatar.sh0.clamp_(-0.5 / SH_C0, 0.5 / SH_C0)
+
+    def _partial_step(self, share: Tensor) -> None:
+        moving = share > 0
+        before = {}
+        for name in PARAMETERS:
+            parameter = getattr(self.avatar, name)
+            before[name] = parameter.detach().clone()
+            if parameter.grad is not None:
+                parameter.grad[~moving] = 0
+        self.adam.step()
+        for name, old in before.items():
+            parameter = getattr(self.avatar, name)
+            parameter.copy_(old.lerp(parameter, share.view(-1, *[1] * (old.ndim - 1))))
 
     def state_dict(self) -> dict[str, Any]:
         """Adam's state, for checkpoints."""

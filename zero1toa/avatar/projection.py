@@ -60,14 +60,14 @@ class PortraitProjector:
             avatar: its local positions and bindings, on the head's device.
             rest: vertices ``[V, 3]`` on which the avatar was initialised.
         """
-        self.faces, self.binding = head.faces, avatar.binding
+        self.faces, self.binding, self.landmarks = head.faces, avatar.binding, head.landmarks
         self.corners = head.faces[avatar.binding]
         self.weights = _barycentric(avatar, rest)
         with torch.no_grad():
             template = head.vertices(head.neutral())
         points = (template[self.corners] * self.weights[..., None]).sum(-2)
         region = {name: mask[avatar.binding] for name, mask in head.regions.items()}
-        self.features = features.FeaturePainter(head, template, points, avatar.binding)
+        self.features = features.FeaturePainter(head, avatar.binding, self.weights)
         self.on_scalp = region["scalp"]
         self.on_teeth, self.on_face = region["teeth"], region["face"]
         self.in_mouth = region["mouth"] & ~region["teeth"]
@@ -125,8 +125,9 @@ class PortraitProjector:
             filled = torch.where(fill.inside[:, None], part, filled)
         filled = self._streaked(filled, colors, confidence) * (1 - EAR_SHADE * self.hollow)[:, None]
         result = filled + confidence[..., None] * (colors - filled)
-        result = self.features.lashes(self.features.lid_skin(result, confidence))
-        eyeballs = self.features.eyeballs(sampled, seen, light)
+        result = self.features.lashes(self.features.lid_skin(result, confidence), sampled, seen)
+        clear = self.features.clear_of_lids(points, self.landmarks.positions(vertices, self.faces))
+        eyeballs = self.features.eyeballs(sampled, seen, light, clear)
         result = torch.where(self.features.eyeball[:, None], eyeballs, result)
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
         return Projection(result.clamp(0, 1), seen)

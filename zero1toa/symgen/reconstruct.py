@@ -125,12 +125,13 @@ class Reconstruction:
         lids = self.head.regions["lids_left"] | self.head.regions["lids_right"]
         self._protected = lids.to(self._device)
         self._kept = self._on_triangles(start.kept.float()) > 0
-        self._facing: dict[SampleKey, Tensor] = {}  # triangles [T, F] that a clip's frames may train
+        self._seen = self._on_triangles(start.seen)  # how clearly the portrait shows each triangle [F]
+        self._facing: dict[SampleKey, Tensor] = {}  # how squarely a clip's frames show each triangle [T, F]
         # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
         self._asked = (self._matte > _INSIDE).float()  # where the portrait's colours are asked for
         self._portrait_colors = (picture - (1 - matte) * self._background) / self._matte.clamp_min(_INSIDE)
         if config.avatar.facing_only:
-            self._facing[PORTRAIT] = self._on_triangles(start.seen)[None] > _CLEAR[0]
+            self._facing[PORTRAIT] = self._seen[None]
             clear = self._posed.mean_of(self.gaussians, PORTRAIT, 0, start.seen)
             self._asked *= smooth_step((clear - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
@@ -210,9 +211,8 @@ class Reconstruction:
             terms = self._loss(renders, targets, self.gaussians, drawn(meta["radii"]), alphas, mattes)
             self._optimizer.zero_grad()
             terms.total.backward()
-            self._hold_gaussians(key, shown)
             self._gradients.add(screen_gradient(meta), meta["radii"])
-            self._optimizer.step(self.step_count)
+            self._optimizer.step(self.step_count, self._share(key, shown)[self.gaussians.binding])
             self.step_count += 1
             if is_due(self.step_count, self.config.density):
                 change_density(
@@ -232,19 +232,23 @@ class Reconstruction:
         self.curve.add(self.step_count, losses)
         return losses
 
-    def _hold_gaussians(self, key: SampleKey, frames: list[int]) -> None:
-        """Take the gradient off Gaussians that these frames must not change: on margins, and seen from the side."""
-        held = torch.zeros_like(self._kept)
-        if self.config.avatar.keep_margins:
-            held |= self._kept
+    def _share(self, key: SampleKey, frames: list[int]) -> Tensor:
+        """How much of a step these frames may make the Gaussians of each triangle take ``[F]``.
+
+        Nothing on margins. What is seen from the side answers for every error of fit and matte, so it moves less; and
+        what the portrait shows clearly is its own to tell, so clips move that less.
+        """
+        share = torch.ones_like(self._seen)
         if self.config.avatar.facing_only:
             if key not in self._facing:
-                self._facing[key] = self._posed.facing(key) > _SLANTED
-            held |= ~self._facing[key][frames].any(0)
-        each = held[self.gaussians.binding]
-        for parameter in self.gaussians.parameters():
-            if parameter.grad is not None:
-                parameter.grad[each] = 0
+                self._facing[key] = self._posed.facing(key)
+            squarely = self._facing[key][frames].amax(0)
+            share = smooth_step((squarely - _SLANTED[0]) / (_SLANTED[1] - _SLANTED[0]))
+            if key != PORTRAIT:
+                share = share * (1 - _PORTRAITS_OWN * self._seen)
+        if self.config.avatar.keep_margins:
+            share = torch.where(self._kept, 0.0, share)
+        return share
 
     def _on_triangles(self, values: Tensor) -> Tensor:
         """Means over the Gaussians of each triangle ``[F]`` of their values ``[N]``."""
@@ -480,8 +484,9 @@ class Reconstruction:
         }
 
 
-_CLEAR = (0.3, 0.7)  # how clearly the portrait must show a pixel to be asked for in part, and in full
-_SLANTED = 0.1  # how squarely a frame must show a triangle to train its Gaussians
+_CLEAR = (0.4, 0.9)  # how clearly the portrait must show a pixel to be asked for in part, and in full
+_SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
+_PORTRAITS_OWN = 0.8  # share of a clip's say that the portrait takes over where it shows the surface clearly
 _INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired", "failed")
 
