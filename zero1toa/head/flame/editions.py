@@ -6,6 +6,9 @@ import dataclasses
 
 from zero1toa.errors import HeadModelError, nearest
 
+DERIVATION = 1
+"""Version of what is derived from a mesh; a file that another version installed has to be installed again."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Edition:
