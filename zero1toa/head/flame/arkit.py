@@ -19,6 +19,7 @@ from zero1toa.head.canonical import LIDS_FOLLOW_UP, CanonicalHead
 from zero1toa.head.flame.importing import PARENTS, FlameArrays
 from zero1toa.head.flame.mesh import Array, Index, Mask
 from zero1toa.head.flame.registration import Registration
+from zero1toa.head.preview import vertex_normals
 from zero1toa.head.sculpt.geometry import vertex_areas
 from zero1toa.head.skinning import joint_transforms, rotation_matrix
 
@@ -93,11 +94,10 @@ def solve_arkit(
 class _Skin:
     """Wanted displacements of this mesh's skin, and the coefficients that come near them."""
 
-    def __init__(
-        self, arrays: FlameArrays, ids: Index, head: CanonicalHead, registration: Registration
-    ) -> None:
+    def __init__(self, arrays: FlameArrays, ids: Index, head: CanonicalHead, registration: Registration) -> None:
         self.ids, self.arrays, self.head = ids, arrays, head
-        self._corners, self._weights = registration.locate(arrays.template[ids])
+        normals = vertex_normals(arrays.template, arrays.faces)
+        self._corners, self._weights = registration.locate(arrays.template[ids], normals[ids])
         self._linear = registration.scale * registration.turn
         self._area = vertex_areas(arrays.template, arrays.faces)[ids]
         self._neutral = head.vertices(head.neutral()).double().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from zero1toa.head.flame.mouth import make_mouth
 from zero1toa.head.flame.regions import find_regions
 from zero1toa.head.flame.registration import register
 from zero1toa.media import atomic_path
+
 
 def install_flame(name: str, source: Path, target: Path) -> None:
     """Import a FLAME pickle into an installed file, atomically.
@@ -56,7 +58,7 @@ def derive(arrays: FlameArrays, wanted: Edition, mark: str) -> dict[str, np.ndar
     registration = register(head, template, faces, anatomy)
     regions = find_regions(template, faces, anatomy, head, registration)
     mouth = make_mouth(arrays, anatomy, head, registration, wanted.has_jaw)
-    triangles, barycentric = embed_landmarks(template, faces, anatomy, registration)
+    triangles, barycentric = embed_landmarks(template, faces, anatomy, head, registration)
     skin = outer_vertices(faces, anatomy.outer)
     units = solve_arkit(arrays, skin, head, registration, wanted.has_jaw)
 
@@ -111,7 +113,7 @@ def _not_installed_as_another(wanted: Edition, source: Path, mark: str, folder: 
         try:
             with np.load(place, allow_pickle=False) as stored:
                 same = json.loads(str(stored["meta"]))["source"] == mark
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             continue  # damaged: loading it will say so
         if same:
             raise HeadModelError(f"{source} is installed as {other.key} already; one file cannot be two editions")

@@ -41,7 +41,7 @@ class LidRig:
         edge_weights: their weights ``[2, K, 2]``.
         skin: vertex ids of the skin that follows ``[L]``.
         follow: how far it follows the upper and the lower edge's columns ``[2, L, K]``.
-        outside: which of it lies outside of the eyeball at rest ``[L]`` bool.
+        rising: how far it rises over the eyeball's front where it lies lower, 0 on the lids' inner sides ``[L]``.
     """
 
     ball: Tensor
@@ -52,7 +52,7 @@ class LidRig:
     edge_weights: Tensor
     skin: Tensor
     follow: Tensor
-    outside: Tensor
+    rising: Tensor
 
     def map(self, function: object) -> LidRig:
         """Apply ``function`` to every tensor."""
@@ -80,16 +80,11 @@ class LidRig:
         share = closure.clamp(0, 1)[..., None]
         away = rest[..., self.skin, :] - center
         turned = _turn(away, share * moves, self.frame[0])
-        # The way to a bulging cornea: skin that lies lower than its front rises as the lid closes over it.
+        # Some shapes have lids that cut into the eyeball, or a cornea that bulges: closing, skin rises over its front.
         distance = turned.norm(dim=-1)
-        lifted = torch.maximum(distance, distance + share * _swell(radius + _CLEARANCE - distance, moves))
-        turned = torch.where(self.outside[:, None], turned * (lifted / distance.clamp(min=1e-6))[..., None], turned)
+        missing = (radius + _CLEARANCE - distance).clamp(min=0) * self.rising
+        turned = turned * (1 + share * missing / distance.clamp(min=1e-6))[..., None]
         return self.skin, turned - away
-
-
-def _swell(missing: Tensor, moves: Tensor) -> Tensor:
-    """Missing distance, only where the skin really moves."""
-    return missing.clamp(min=0) * (moves.abs() / 0.05).clamp(max=1)
 
 
 def _elevation(points: Tensor, frame: Tensor) -> Tensor:
@@ -101,7 +96,9 @@ def _turn(points: Tensor, angle: Tensor, axis: Tensor) -> Tensor:
     """Rotate points ``[..., L, 3]`` about an axis so that their elevation grows by ``angle`` ``[..., L]``."""
     cosine, sine = torch.cos(angle)[..., None], -torch.sin(angle)[..., None]
     along_axis = (points * axis).sum(-1, keepdim=True)
-    return points * cosine + torch.linalg.cross(axis.expand_as(points), points) * sine + axis * along_axis * (1 - cosine)
+    return (
+        points * cosine + torch.linalg.cross(axis.expand_as(points), points) * sine + axis * along_axis * (1 - cosine)
+    )
 
 
 def rig_lids(vertices: Array, faces: Index, eye: Eye) -> LidRig:
@@ -155,7 +152,7 @@ def rig_lids(vertices: Array, faces: Index, eye: Eye) -> LidRig:
         edge_weights=tensor(np.stack(weights)),
         skin=tensor(skin[moved]),
         follow=tensor(follow[:, moved]),
-        outside=tensor(away[skin[moved]] > 0.985 * eye.radius),
+        rising=tensor(np.clip(2.5 * follow[:, moved].sum((0, 2)), 0, 1) * (away[skin[moved]] > 0.985 * eye.radius)),
     )
 
 

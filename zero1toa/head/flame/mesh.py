@@ -15,6 +15,7 @@ Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _CANDIDATES = 24
+_TURNED = 0.005  # metres that a triangle at right angles to a point's normal counts as farther away
 _VIEWS = tuple((azimuth, elevation) for azimuth in (-40, -20, 0, 20, 40) for elevation in (-25, 0, 25))
 _VIEW_SIZE = 1024
 
@@ -45,13 +46,15 @@ def face_normals(vertices: Array, faces: Index) -> Array:
     return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
 
 
-def nearest_on_mesh(points: Array, vertices: Array, faces: Index) -> tuple[Index, Array]:
+def nearest_on_mesh(points: Array, vertices: Array, faces: Index, normals: Array | None = None) -> tuple[Index, Array]:
     """Nearest place on a mesh for each point.
 
     Args:
         points: ``[N, 3]``.
         vertices: ``[V, 3]``.
         faces: ``[F, 3]``.
+        normals: of the surface that the points come from ``[N, 3]``; triangles that face another way count as farther,
+            so that a point of one lip is not found on the other lip that touches it.
 
     Returns:
         Triangle ``[N]`` and barycentric coordinates ``[N, 3]``. The triangle is the nearest of the 24 whose middles
@@ -62,7 +65,10 @@ def nearest_on_mesh(points: Array, vertices: Array, faces: Index) -> tuple[Index
     near = near.reshape(len(points), -1)
     weights = _nearest_on_triangles(points[:, None], corners[near])
     place = (weights[..., None] * corners[near]).sum(-2)
-    best = np.linalg.norm(place - points[:, None], axis=-1).argmin(1)
+    away = np.linalg.norm(place - points[:, None], axis=-1)
+    if normals is not None:
+        away += _TURNED * (1 - (face_normals(vertices, faces)[near] * normals[:, None]).sum(-1))
+    best = away.argmin(1)
     rows = np.arange(len(points))
     return near[rows, best], weights[rows, best]
 

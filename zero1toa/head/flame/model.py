@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ class FlameHead:
                     raise HeadModelError(f"{place} holds {meta['edition']}, not {wanted.key}; {again}")
                 arrays = {key: stored[key] for key in stored.files if key != "meta"}
             return cls(arrays, meta)
-        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise HeadModelError(f"{place} is not an installed FLAME model ({error}); {again}") from error
 
     def neutral(self, *batch: int) -> HeadParams:

@@ -63,7 +63,9 @@ def make_mouth(
     points, triangles, is_teeth, lower = _inside(head, registration, anatomy, arrays)
     faces = np.concatenate([faces, triangles + len(arrays.template) + len(vertices)])
     n_cavity = len(faces) - len(triangles)
-    basis = np.concatenate([basis, np.where(lower[:, None, None], rigid.basis(points, True), rigid.basis(points, False))])
+    basis = np.concatenate(
+        [basis, np.where(lower[:, None, None], rigid.basis(points, True), rigid.basis(points, False))]
+    )
     weights = np.concatenate([weights, np.where(lower[:, None], rigid.jaw_weights, rigid.skull_weights)])
     teeth = np.concatenate([np.zeros(n_cavity, bool), is_teeth])
     tongue = np.concatenate([np.zeros(n_cavity, bool), ~is_teeth])
@@ -115,9 +117,7 @@ def _rigid_motion(local: Array, moves: Array) -> tuple[Array, Array]:
     return shift, np.linalg.solve(inertia + 1e-3 * np.trace(inertia) * np.eye(3), cross)
 
 
-def _cavity(
-    arrays: FlameArrays, anatomy: Anatomy, rigid: _RigidParts, first: int
-) -> tuple[Array, Index, Array, Array]:
+def _cavity(arrays: FlameArrays, anatomy: Anatomy, rigid: _RigidParts, first: int) -> tuple[Array, Index, Array, Array]:
     loop, upper = anatomy.mouth_loop, anatomy.upper_loop
     start = arrays.template[loop]
     middle = start.mean(0)

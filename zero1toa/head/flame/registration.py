@@ -66,9 +66,14 @@ class Registration:
         """Points of the canonical head's frame ``[..., 3]`` by the similarity alone."""
         return self.scale * points @ self.turn.T + self.shift
 
-    def locate(self, points: Array) -> tuple[Index, Array]:
-        """Canonical vertices ``[N, 3]`` around the places nearest to points of the other mesh, and their weights."""
-        face, weights = nearest_on_mesh(points, self.points, self.faces)
+    def locate(self, points: Array, normals: Array) -> tuple[Index, Array]:
+        """Canonical vertices ``[N, 3]`` around the places nearest to points of the other mesh, and their weights.
+
+        Args:
+            points: ``[N, 3]``.
+            normals: the other mesh's at the points ``[N, 3]``.
+        """
+        face, weights = nearest_on_mesh(points, self.points, self.faces, normals)
         return self.faces[face], weights
 
 
@@ -82,7 +87,8 @@ def register(head: CanonicalHead, vertices: Array, faces: Index, anatomy: Anatom
         anatomy: what was found on it.
     """
     target = _Target(vertices, faces[anatomy.outer])
-    edges = _edges(head, vertices, anatomy)
+    marks, pairs, weights = edge_landmarks(head, vertices, anatomy)
+    edges = (marks, (vertices[pairs] * weights[..., None]).sum(1))
     scale, turn, shift, identity = _fit(head, target, edges, anatomy)
     shape = torch.from_numpy(identity).float()
     person = head.vertices(head.neutral().replace(shape=shape)).double().numpy()
@@ -123,21 +129,34 @@ class _Target:
         return place, normal, trust
 
 
-def _edges(head: CanonicalHead, vertices: Array, anatomy: Anatomy) -> tuple[Index, Array]:
-    """Landmarks whose places are known from the edges ``[K]``, and these places ``[K, 3]``."""
+def edge_landmarks(head: CanonicalHead, vertices: Array, anatomy: Anatomy) -> tuple[Index, Index, Array]:
+    """Landmarks whose places are known from the edges of lids and lips.
+
+    Args:
+        head: the canonical head, for how they are spaced.
+        vertices: neutral mesh ``[V, 3]``.
+        anatomy: what was found on it.
+
+    Returns:
+        The landmarks ``[K]``, and for each two vertices of the mesh ``[K, 2]`` with their weights ``[K, 2]``.
+    """
     rest = head.template.double().numpy()
-    ids, places = [], []
-    slits = ((anatomy.eyes[0].margin, _LID_EDGES[0]), (anatomy.eyes[1].margin, _LID_EDGES[1]), (anatomy.seam, _LIP_EDGES))
+    ids, pairs, weights = [], [], []
+    slits = (
+        (anatomy.eyes[0].margin, _LID_EDGES[0]),
+        (anatomy.eyes[1].margin, _LID_EDGES[1]),
+        (anatomy.seam, _LIP_EDGES),
+    )
     for slit, lines in slits:
         for edge, line in zip((slit.upper, slit.lower), lines, strict=True):
             start, end = rest[line[0]], rest[line[-1]]
             shares = (rest[list(line)] - start) @ (end - start) / ((end - start) ** 2).sum()
-            pair, weights = along(vertices, edge, np.clip(shares, 0, 1))
+            pair, weight = along(vertices, edge, np.clip(shares, 0, 1))
             ids.append(line)
-            places.append((vertices[pair] * weights[..., None]).sum(1))
-    flat = np.concatenate(ids)
-    unique, first = np.unique(flat, return_index=True)
-    return unique, np.concatenate(places)[first]
+            pairs.append(pair)
+            weights.append(weight)
+    unique, first = np.unique(np.concatenate(ids), return_index=True)
+    return unique, np.concatenate(pairs)[first], np.concatenate(weights)[first]
 
 
 def _fit(
@@ -177,7 +196,12 @@ def _fit(
         for i, axis in enumerate(np.eye(3)):
             cross[:, :, i] = np.cross(axis, about)
         jacobian = np.concatenate(
-            [cross, np.tile(np.eye(3), (len(world), 1, 1)), about[:, :, None], scale * (turn @ slopes.transpose(1, 2, 0))],
+            [
+                cross,
+                np.tile(np.eye(3), (len(world), 1, 1)),
+                about[:, :, None],
+                scale * (turn @ slopes.transpose(1, 2, 0)),
+            ],
             axis=2,
         )
         root = np.sqrt(trust) / _SURFACE_ERROR / 2
