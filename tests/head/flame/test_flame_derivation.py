@@ -57,7 +57,8 @@ def test_regions_lie_where_the_construction_says(flame: FlameHead, flame_like: F
         assert float(iris[:, 2].min()) > 0
     truth = flame_like.ears
     ours = np.zeros(SKIN, bool)
-    ours[faces[flame.regions["ears"]].unique().numpy()] = True
+    ears = faces[flame.regions["ears"]].unique().numpy()
+    ours[ears[ears < SKIN]] = True
     assert (ours & truth).sum() / truth.sum() > 0.8
     height = lambda name: float(middle[flame.regions[name], 1].mean())  # noqa: E731
     assert height("scalp") > height("lids_left") > height("lips") > height("neck")
@@ -86,7 +87,7 @@ def test_the_mouth_is_closed_behind_the_lips(flame: FlameHead) -> None:
     """Skin and cavity together are open at the neck only, so nobody looks through the mouth into the head."""
     region = flame.regions
     eyes = region["eye_left"] | region["eye_right"]
-    faces = flame.faces[~eyes & ~region["teeth"] & ~region["tongue"]].numpy()
+    faces = flame.faces[~eyes & ~region["teeth"] & ~region["tongue"] & ~region["ears"]].numpy()
     loops = boundary_loops(faces)
     assert len(loops) == 1
     assert float(flame.template[loops[0], 1].max()) < float(flame.template[flame.faces[region["lips"]], 1].min())
@@ -97,6 +98,25 @@ def test_the_mouth_is_closed_behind_the_lips(flame: FlameHead) -> None:
         assert not picture.back[100:400, 100:400].any()
         shown = np.unique(picture.face[picture.face >= 0])
         assert bool(region["teeth"][shown].any())
+
+
+def test_ears_are_patches_that_stay_on_the_skin(flame: FlameHead) -> None:
+    """Hair lifts the skin under an ear without pulling the ear; unlifted, no seam shows for any shape or pose."""
+    ears = flame.regions["ears"]
+    on_ears, on_skin = flame.faces[ears].unique(), flame.faces[~ears].unique()
+    assert not np.intersect1d(on_ears, on_skin).size
+    generator = torch.Generator().manual_seed(0)
+    params = flame.neutral().replace(
+        shape=torch.randn(300, generator=generator), expression=torch.randn(100, generator=generator),
+        neck=torch.tensor([0.2, 0.4, 0.1]),
+    )  # fmt: skip
+    posed = flame.vertices(params)
+    outline = on_ears[on_ears >= flame.n_flame]
+    assert len(outline) > 20
+    at_rest = torch.cdist(flame.template[outline].double(), flame.template[on_skin].double()).min(1)
+    assert float(at_rest.values.max()) < 1e-6
+    gap = (posed[outline] - posed[on_skin[at_rest.indices]]).norm(dim=-1)
+    assert float(gap.max()) < 1e-5
 
 
 def test_a_closed_mouth_hides_teeth(flame: FlameHead) -> None:

@@ -13,12 +13,13 @@ from zero1toa.errors import HeadModelError
 from zero1toa.head.canonical import CanonicalHead
 from zero1toa.head.flame.anatomy import examine
 from zero1toa.head.flame.arkit import outer_vertices, solve_arkit
+from zero1toa.head.flame.ears import cut_ears
 from zero1toa.head.flame.editions import DERIVATION, EDITIONS, Edition, edition
 from zero1toa.head.flame.importing import FlameArrays, file_hash, read_flame
 from zero1toa.head.flame.landmarks import embed_landmarks
 from zero1toa.head.flame.lids import LidRig, rig_lids
 from zero1toa.head.flame.mouth import make_mouth
-from zero1toa.head.flame.regions import find_regions
+from zero1toa.head.flame.regions import find_regions, nearest_regions
 from zero1toa.head.flame.registration import register
 from zero1toa.media import atomic_path
 
@@ -62,10 +63,17 @@ def derive(arrays: FlameArrays, wanted: Edition, mark: str) -> dict[str, np.ndar
     skin = outer_vertices(faces, anatomy.outer)
     units = solve_arkit(arrays, skin, head, registration, wanted.has_jaw)
 
-    added = len(mouth.vertices)
-    none = np.zeros(len(mouth.faces), bool)
-    masks = {name: np.concatenate([mask, none]) for name, mask in regions.items()}
-    masks |= {name: np.concatenate([np.zeros(len(faces), bool), mask]) for name, mask in mouth.regions.items()}
+    cut = cut_ears(faces, regions["ears"], len(template), len(template) + len(mouth.vertices))
+    vertices = np.concatenate([template, mouth.vertices, cut.blend @ template])
+    under = nearest_regions(vertices[cut.membrane].mean(1), head, registration)
+    masks: dict[str, np.ndarray] = {}
+    for name in (*regions, *mouth.regions):
+        pieces = (
+            regions.get(name, np.zeros(len(faces), bool)),
+            mouth.regions.get(name, np.zeros(len(mouth.faces), bool)),
+            under[name] if name in ("face", "scalp", "neck") else np.zeros(len(cut.membrane), bool),
+        )
+        masks[name] = np.concatenate(pieces)
     skull = template[np.unique(faces[regions["face"] | regions["scalp"]])]
     head_box = template[np.unique(faces[anatomy.skin])]
     meta = {
@@ -77,19 +85,24 @@ def derive(arrays: FlameArrays, wanted: Edition, mark: str) -> dict[str, np.ndar
         "center": [0.0, *(0.5 * (skull.min(0) + skull.max(0)))[1:].tolist()],
         "height": float(np.ptp(head_box[:, 1])),
     }
+
+    def blended(values: np.ndarray) -> np.ndarray:
+        return (cut.blend @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
+
+    mouth_pose = np.zeros((len(mouth.vertices), *arrays.pose_basis.shape[1:]))  # rigid: it needs no correctives
     reals = {
-        "template": np.concatenate([template, mouth.vertices]),
-        "basis": np.concatenate([arrays.basis, mouth.basis]),
-        "pose_basis": np.concatenate([arrays.pose_basis, np.zeros((added, *arrays.pose_basis.shape[1:]))]),
-        "joint_regressor": np.concatenate([arrays.joint_regressor, np.zeros((len(arrays.joint_regressor), added))], 1),
-        "weights": np.concatenate([arrays.weights, mouth.weights]),
+        "template": vertices,
+        "basis": np.concatenate([arrays.basis, mouth.basis, blended(arrays.basis)]),
+        "pose_basis": np.concatenate([arrays.pose_basis, mouth_pose, blended(arrays.pose_basis)]),
+        "joint_regressor": np.pad(arrays.joint_regressor, ((0, 0), (0, len(vertices) - len(template)))),
+        "weights": np.concatenate([arrays.weights, mouth.weights, blended(arrays.weights)]),
         "landmark_weights": barycentric,
         "arkit_expression": units.expression,
         "arkit_jaw": units.jaw,
         "arkit_explained": units.explained,
     }
     stored = {key: np.ascontiguousarray(value, np.float32) for key, value in reals.items()}
-    stored |= {"faces": np.concatenate([faces, mouth.faces]), "landmark_triangles": triangles}
+    stored |= {"faces": np.concatenate([cut.faces, mouth.faces, cut.membrane]), "landmark_triangles": triangles}
     stored |= {f"region.{key}": mask for key, mask in masks.items()}
     for side, eye in zip(("left", "right"), anatomy.eyes, strict=True):
         stored |= _plain(rig_lids(template, faces, eye), f"lid_{side}")

@@ -36,9 +36,8 @@ def find_regions(
         registration: the canonical skin on this mesh.
     """
     middle = vertices[faces].mean(1)
-    nearest, _ = nearest_on_mesh(middle, registration.points, registration.faces)
-    canonical = registration.head_faces[nearest]
-    label = {name: head.regions[name].numpy()[canonical] & anatomy.skin for name in ("face", "lips", "scalp", "neck")}
+    nearest = nearest_regions(middle, head, registration)
+    label = {name: mask & anatomy.skin for name, mask in nearest.items()}
     out: dict[str, Mask] = {}
     hidden = anatomy.lining.copy()
     for side, eye in zip(("left", "right"), anatomy.eyes, strict=True):
@@ -55,6 +54,13 @@ def find_regions(
     out["scalp"] = label["scalp"] & ~out["ears"] & ~out["face"]
     out["neck"] = anatomy.skin & ~out["face"] & ~out["scalp"] & ~out["ears"]
     return out
+
+
+def nearest_regions(points: Array, head: CanonicalHead, registration: Registration) -> dict[str, Mask]:
+    """Which of face, lips, scalp and neck is nearest on the registered canonical skin, for each point ``[N, 3]``."""
+    nearest, _ = nearest_on_mesh(points, registration.points, registration.faces)
+    canonical = registration.head_faces[nearest]
+    return {name: head.regions[name].numpy()[canonical] for name in ("face", "lips", "scalp", "neck")}
 
 
 def _near_margin(vertices: Array, middle: Array, eye: Eye) -> Mask:
