@@ -77,7 +77,7 @@ def test_landmarks_lie_on_the_true_ones(flame: FlameHead, flame_like: FlameLike)
     assert error.mean() < 0.0007
     assert error.max() < 0.004
     for first, centre in ((468, flame_like.eye_centres[1]), (473, flame_like.eye_centres[0])):
-        np.testing.assert_allclose(marks[first], centre + [0, 0, flame_like.eye_radius], atol=2e-4)
+        np.testing.assert_allclose(marks[first], centre + np.array([0, 0, flame_like.eye_radius]), atol=2e-4)
         around = marks[first + 1 : first + 5] - marks[first]
         for move, direction in zip(around, ([1, 0], [0, 1], [-1, 0], [0, -1]), strict=True):
             np.testing.assert_allclose(move[:2] / 0.00585, direction, atol=0.06)

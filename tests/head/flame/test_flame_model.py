@@ -151,7 +151,7 @@ def test_editions_cannot_be_mixed(flame: FlameHead, no_jaw: FlameHead) -> None:
 def test_errors_name_what_is_wrong(flame: FlameHead, flame_home: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("ZERO1TOA_HOME", str(tmp_path))
     assert {"flame2020", "flame2023", "flame2023_no_jaw", "flame2023_open"} <= set(head_names())
-    with pytest.raises(HeadModelError, match="assets install flame2023 flame2023.pkl"):
+    with pytest.raises(HeadModelError, match=r"assets install flame2023 flame2023\.pkl"):
         load_head("flame2023")
     with pytest.raises(HeadModelError, match="did you mean 'flame2020'"):
         load_head("flame2020s")

@@ -101,7 +101,7 @@ def derive(arrays: FlameArrays, wanted: Edition, mark: str) -> dict[str, np.ndar
         "arkit_jaw": units.jaw,
         "arkit_explained": units.explained,
     }
-    stored = {key: np.ascontiguousarray(value, np.float32) for key, value in reals.items()}
+    stored: dict[str, np.ndarray] = {key: np.ascontiguousarray(value, np.float32) for key, value in reals.items()}
     stored |= {"faces": np.concatenate([cut.faces, mouth.faces, cut.membrane]), "landmark_triangles": triangles}
     stored |= {f"region.{key}": mask for key, mask in masks.items()}
     for side, eye in zip(("left", "right"), anatomy.eyes, strict=True):

@@ -1,7 +1,7 @@
 """Ears as patches of their own, with skin under them.
 
-Hair is lifted from the skin and lies over or behind an ear, so the skin must go on under it. FLAME's ears are part of its
-skin: they are cut off, keeping their triangles, and a membrane over their outlines closes the skin.
+Hair is lifted from the skin and lies over or behind an ear, so the skin must go on under it. FLAME's ears are part of
+its skin: they are cut off, keeping their triangles, and a membrane over their outlines closes the skin.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ FLAME has no lid parameter; its expression basis spreads a blink over many coeff
 keeps every point of a lid at its distance, so a lid never enters the eyeball on its way.
 
 The eye's opening is cut into columns between its corners. In each, the upper and the lower edge have an elevation about
-the axis through the eyeball that is parallel to the line of the corners, both measured on the shape at hand, and both go
-to a common elevation. Skin above, below and behind follows, the less the farther it is from the edge.
+the axis through the eyeball that is parallel to the line of the corners, measured on the shape at hand, and both go to
+a common elevation. Skin above, below and behind follows, the less the farther it is from the edge.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from zero1toa.head.flame.mesh import Array, Index
 
 COLUMNS = 17
 OVERLAP = 0.03
-"""Radians by which closed lids pass the meeting line: between two columns edges are polylines that would leave slits."""
+"""Radians by which closed lids pass the meeting line: edges are polylines, which would leave slits between columns."""
 _FADE_UP, _FADE_DOWN = 0.9, 0.7  # radians above and below the edges in which the skin follows
 _FADE_OUT = (1.15, 1.75)  # radii from the eyeball's centre at which the skin follows fully, and no more
 _CLEARANCE = 0.0003  # metres between a closed lid and the front of the eyeball
@@ -54,9 +55,9 @@ class LidRig:
     follow: Tensor
     rising: Tensor
 
-    def map(self, function: object) -> LidRig:
+    def map(self, function: Callable[[Tensor], Tensor]) -> LidRig:
         """Apply ``function`` to every tensor."""
-        return LidRig(**{f.name: function(getattr(self, f.name)) for f in dataclasses.fields(self)})  # type: ignore[operator]
+        return LidRig(**{f.name: function(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     def close(self, rest: Tensor, closure: Tensor) -> tuple[Tensor, Tensor]:
         """Displacement of the lids.

@@ -1,4 +1,4 @@
-"""Questions to a triangle mesh: its connected parts, the nearest place on it, which triangles are seen from in front."""
+"""Questions to a triangle mesh: its connected parts, the nearest place on it, what is seen of it from in front."""
 
 from __future__ import annotations
 

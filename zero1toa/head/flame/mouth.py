@@ -8,6 +8,7 @@ front with the lips' inner sides, its back, the teeth and the tongue rigidly wit
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -124,7 +125,7 @@ def _cavity(arrays: FlameArrays, anatomy: Anatomy, rigid: _RigidParts, first: in
     half_width = np.ptp(start[:, 0]) / 2
     arch = np.sqrt(np.clip(1 - ((start[:, 0] - middle[0]) / half_width) ** 2, 0, 1))
     up = np.where(upper, arch, -arch)
-    rings = [start + [0, 0, 0]]
+    rings: list[Array] = []
     bases, weights = [arrays.basis[loop]], [arrays.weights[loop]]
     for step, (back, height, width) in enumerate(_RINGS, start=1):
         # Behind a curved row of teeth the cavity is as deep at its corners as at its middle.
@@ -137,13 +138,13 @@ def _cavity(arrays: FlameArrays, anatomy: Anatomy, rigid: _RigidParts, first: in
         bases.append((1 - flat) * arrays.basis[loop] + flat * fixed)
         weights.append(arrays.weights[loop])
     end = np.array([[middle[0], middle[1], start[:, 2].min() - _END]])
-    vertices = np.concatenate([*rings[1:], end])
+    vertices = np.concatenate([*rings, end])
     basis = np.concatenate([*bases[1:], bases[-1].mean(0, keepdims=True)])
     weight = np.concatenate([*weights[1:], weights[-1].mean(0, keepdims=True)])
     n = len(loop)
     ids = [loop] + [first + i * n + np.arange(n) for i in range(len(_RINGS))]
     faces = []
-    for a, b in zip(ids, ids[1:], strict=False):
+    for a, b in itertools.pairwise(ids):
         for i in range(n):
             j = (i + 1) % n
             faces += [(a[j], a[i], b[i]), (a[j], b[i], b[j])]
@@ -155,7 +156,7 @@ def _cavity(arrays: FlameArrays, anatomy: Anatomy, rigid: _RigidParts, first: in
 def _inside(
     head: CanonicalHead, registration: Registration, anatomy: Anatomy, arrays: FlameArrays
 ) -> tuple[Array, Index, Mask, Mask]:
-    """The canonical head's teeth and tongue on this mesh: vertices, triangles, which are teeth, which vertices are low."""
+    """The canonical head's teeth and tongue on this mesh: vertices, triangles, which are teeth, what the jaw moves."""
     person = head.neutral()
     rest = head.vertices(person.replace(shape=person.shape + person.shape.new_tensor(registration.identity)))
     source = rest.double().numpy()
