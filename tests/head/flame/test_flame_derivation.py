@@ -264,6 +264,17 @@ def test_expression_follows_the_bases_of_each_file(flame: FlameHead, no_jaw: Fla
     assert float(torch.cosine_similarity(a, b, dim=0).abs()) < 0.9
 
 
+def test_lids_may_end_at_a_boundary(flame_like: FlameLike) -> None:
+    """Without the sockets' skin the margins are the same vertices: then they are boundaries of the mesh."""
+    points, faces = flame_like.entries["v_template"], flame_like.entries["f"].astype(np.int64)
+    closed = examine(points, faces)
+    opened = examine(points, faces[~closed.eyes[0].socket & ~closed.eyes[1].socket])
+    for a, b in zip(closed.eyes, opened.eyes, strict=True):
+        assert not b.socket.any()
+        for edge in ("upper", "lower"):
+            assert set(getattr(a.margin, edge)) == set(getattr(b.margin, edge))
+
+
 def test_a_mesh_without_eyeballs_or_mouth_is_refused(flame_like: FlameLike) -> None:
     points = flame_like.entries["v_template"]
     faces = flame_like.entries["f"].astype(np.int64)

@@ -20,6 +20,7 @@ from zero1toa.head.sculpt.topology import boundary_loops
 _ROUND = 0.12  # largest deviation of an eyeball from a sphere, over its radius
 _INSIDE = 0.97  # radii from an eyeball's centre below which a vertex lies inside of it
 _SOCKET_REACH = 1.9  # radii around an eyeball in which hidden skin can belong to its socket
+_SHORTEST_RIM = 8  # vertices that the margin around an eye has at least
 _LINING_REACH = 0.03  # metres around the mouth's opening in which hidden skin can belong to the lips
 
 
@@ -107,7 +108,7 @@ def examine(vertices: Array, faces: Index) -> Anatomy:
     upper = _upper_half(vertices, loop)
     lining = _connected(vertices, faces, hidden, vertices[loop].mean(0), _LINING_REACH, loop)
     eyes = tuple(
-        _eye(vertices, faces, ids, center, hidden & ~lining, side)
+        _eye(vertices, faces, ids, center, skin, hidden & ~lining, side)
         for ids, center, side in zip(balls, centers, (1.0, -1.0), strict=True)
     )
     outer = skin & ~lining & ~eyes[0].socket & ~eyes[1].socket
@@ -162,22 +163,22 @@ def _connected(vertices: Array, faces: Index, hidden: Mask, center: Array, reach
     return near & np.isin(part, wanted)
 
 
-def _eye(vertices: Array, faces: Index, ball: Index, center: Array, hidden: Mask, side: float) -> Eye:
+def _eye(vertices: Array, faces: Index, ball: Index, center: Array, skin: Mask, hidden: Mask, side: float) -> Eye:
     distance = np.linalg.norm(vertices[ball] - center, axis=1)
     radius = float(distance.mean())
     front = vertices[ball, 2] > center[2] + 0.5 * radius
     # The inner side of a lid may dip into the eyeball; what shows of such triangles is no margin.
-    dipping = (np.linalg.norm(vertices - center, axis=1) < _INSIDE * radius)[faces].any(1) & ~np.isin(faces[:, 0], ball)
+    dipping = (np.linalg.norm(vertices - center, axis=1) < _INSIDE * radius)[faces].any(1) & skin
     hidden = hidden | dipping
     near = np.unique(faces[hidden][(np.linalg.norm(vertices[faces[hidden]] - center, axis=-1) < 1.15 * radius).any(1)])
     socket = _connected(vertices, faces, hidden, center, _SOCKET_REACH * radius, near)
     rim = _border(faces, socket, hidden | socket)
-    if not len(rim):  # lids without an inner side end at a boundary of the mesh
-        loops = boundary_loops(faces[hidden | ~np.isin(faces, ball).all(1)])
-        loops = [x for x in loops if np.linalg.norm(vertices[x] - center, axis=1).max() < _SOCKET_REACH * radius]
-        rim = loops[0] if loops else rim
+    if len(rim) < _SHORTEST_RIM:  # lids without an inner side end at a boundary of the mesh
+        loops = boundary_loops(faces[skin])
+        near = [x for x in loops if np.linalg.norm(vertices[x] - center, axis=1).max() < _SOCKET_REACH * radius]
+        rim = near[0] if near else rim
     rim = rim[vertices[rim, 2] > center[2]]
-    if len(rim) < 8:
+    if len(rim) < _SHORTEST_RIM:
         raise HeadModelError("the lids' margins cannot be found on the mesh; expected open eyes with lids around them")
     return Eye(ball, center, radius, float(distance[front].max()), socket, _eye_slit(vertices, rim, side))
 

@@ -30,6 +30,8 @@ def parts(faces: Index, n_vertices: int) -> Index:
 def face_parts(faces: Index, chosen: Mask) -> Index:
     """Part of every triangle ``[F]`` among the chosen ones, neighbours across an edge being connected; -1 elsewhere."""
     ids = np.flatnonzero(chosen)
+    if not len(ids):
+        return np.full(len(faces), -1)
     edges = np.sort(np.stack([faces[ids], np.roll(faces[ids], -1, axis=1)], -1).reshape(-1, 2), axis=1)
     _, edge = np.unique(edges, axis=0, return_inverse=True)
     owner = np.repeat(np.arange(len(ids)), 3)
