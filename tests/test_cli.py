@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -223,11 +224,18 @@ def test_unknown_asset_is_named(small_asset: assets.Asset):
 
 def test_real_catalogue_is_complete():
     for asset in assets.catalog():
+        assert asset.licence
+        if asset.importer is not None:  # converted from a file of which no size or checksum is published
+            assert (asset.size, asset.checksum) == (None, None)
+            assert callable(pkgutil.resolve_name(asset.importer))
+            assert asset.given != asset.file
+            continue
+        assert asset.checksum is not None
+        assert asset.size is not None
         algorithm, digest = asset.checksum.split(":")
         assert len(digest) == 2 * hashlib.new(algorithm).digest_size
         assert asset.source.endswith(asset.file)
         assert asset.size > 1_000_000
-        assert asset.licence
 
 
 # Doctor.

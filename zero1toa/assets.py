@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import pkgutil
 import shutil
 from pathlib import Path
 
@@ -48,10 +49,13 @@ class Asset:
         instead: the embedded fallback that is used without it.
         licence: licence of the weights.
         source: where the user gets it.
-        size: bytes.
-        checksum: ``algorithm:hex`` as its publisher gives it.
+        size: bytes; None where its publisher does not tell and nobody may pass it on.
+        checksum: ``algorithm:hex`` as its publisher gives it; None where it does not.
         magic: leading bytes of the format, any of these.
         shared: folders of other programs in which the same file may lie already.
+        download: name of the file that the user gets, where installing converts it to ``file``.
+        importer: function that converts it, ``module:function`` with the asset's name, the given file and the target;
+            it checks the file itself. By name, because it lies in a package that builds on this module.
     """
 
     name: str
@@ -60,10 +64,17 @@ class Asset:
     instead: str
     licence: str
     source: str
-    size: int
-    checksum: str
+    size: int | None
+    checksum: str | None
     magic: tuple[bytes, ...]
     shared: tuple[Path, ...] = ()
+    download: str | None = None
+    importer: str | None = None
+
+    @property
+    def given(self) -> str:
+        """Name of the file that ``install`` is given."""
+        return self.download or self.file
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -71,9 +82,9 @@ class Asset:
         return (home() / self.file, *(folder / self.file for folder in self.shared))
 
     def find(self) -> Path | None:
-        """The first place that holds a file of the right size, or None."""
+        """The first place that holds a file of the right size (of any, where the size is unknown), or None."""
         for place in self.places:
-            if place.is_file() and place.stat().st_size == self.size:
+            if place.is_file() and self.size in (None, place.stat().st_size):
                 return place
         return None
 
@@ -117,6 +128,27 @@ def catalog() -> tuple[Asset, ...]:
             magic=(b"PK\x03\x04", b"\x80\x02"),
             shared=(_torch_folder(),),
         ),
+        _flame("flame2020", "generic_model.pkl", "FLAME 2020"),
+        _flame("flame2023", "flame2023.pkl", "FLAME 2023 (jaw rotation)"),
+        _flame("flame2023_no_jaw", "flame2023_no_jaw.pkl", "FLAME 2023 without jaw rotation"),
+        _flame("flame2023_open", "flame2023_Open.pkl", "FLAME 2023 Open", "CC-BY-4.0, as its readme says"),
+    )
+
+
+def _flame(name: str, download: str, title: str, licence: str | None = None) -> Asset:
+    """An edition of FLAME; MPI gives neither sizes nor checksums, so the importer looks at the content."""
+    return Asset(
+        name=name,
+        file=f"{name}.npz",
+        purpose=f"head model {title}, as head={name}",
+        instead="the canonical head in the package",
+        licence=licence or "MPI, non-commercial research, registration",
+        source="https://flame.is.tue.mpg.de",
+        size=None,
+        checksum=None,
+        magic=(b"\x80", b"("),
+        download=download,
+        importer="zero1toa.head.flame.derive:install_flame",
     )
 
 
@@ -152,14 +184,16 @@ def check(asset: Asset, file: Path) -> None:
             head = stream.read(512)
             size = os.fstat(stream.fileno()).st_size
     except OSError as error:
-        raise AssetError(f"cannot read {file}: {error.strerror or error}; give the downloaded {asset.file}") from error
+        raise AssetError(f"cannot read {file}: {error.strerror or error}; give the downloaded {asset.given}") from error
     if head.lstrip()[:1] == b"<":
-        raise AssetError(f"{file} is a web page, not {asset.file}; download the file itself from {asset.source}")
+        raise AssetError(f"{file} is a web page, not {asset.given}; download the file itself from {asset.source}")
     if not head.startswith(asset.magic):
-        raise AssetError(f"{file} is not in the format of {asset.file}; download it from {asset.source}")
-    if size != asset.size:
+        raise AssetError(f"{file} is not in the format of {asset.given}; download it from {asset.source}")
+    if asset.size is not None and size != asset.size:
         what = "the download is incomplete" if size < asset.size else "it is another file"
         raise AssetError(f"{file} has {size} bytes and {asset.file} has {asset.size}: {what}; see {asset.source}")
+    if asset.checksum is None:
+        return
     algorithm, expected = asset.checksum.split(":")
     with file.open("rb") as stream:
         actual = hashlib.file_digest(stream, algorithm).hexdigest()
@@ -171,7 +205,7 @@ def check(asset: Asset, file: Path) -> None:
 
 
 def install(name: str, file: Path) -> Path:
-    """Check ``file`` and copy it into the asset folder, atomically.
+    """Check ``file`` and copy it into the asset folder, or convert it to there; atomically.
 
     Args:
         name: asset name.
@@ -182,15 +216,19 @@ def install(name: str, file: Path) -> Path:
 
     Raises:
         AssetError: for an unknown name or a file that is not this asset, or when it cannot be copied.
+        UserError: what the asset's importer says about the file.
     """
     asset = get(name)
     check(asset, file)
     target = asset.places[0]
     try:
+        if asset.importer is not None:
+            pkgutil.resolve_name(asset.importer)(name, file, target)
+            return target
         with atomic_path(target) as temporary:
             shutil.copyfile(file, temporary)
     except OSError as error:
         raise AssetError(
-            f"cannot copy to {target}: {error.strerror or error}; set ZERO1TOA_HOME to a folder you can write"
+            f"cannot write {target}: {error.strerror or error}; set ZERO1TOA_HOME to a folder you can write"
         ) from error
     return target

@@ -258,7 +258,8 @@ class Config:
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``."""
     head: str = "canonical"
-    """Head model: ``canonical`` (embedded) or an installed FLAME edition."""
+    """Head model: ``canonical`` (embedded), or an installed edition of FLAME: ``flame2020``, ``flame2023``,
+    ``flame2023_no_jaw``, ``flame2023_open``."""
     portrait: PortraitConfig = field(default_factory=PortraitConfig)
     avatar: AvatarConfig = field(default_factory=AvatarConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -22,6 +22,7 @@ from zero1toa.avatar.bundle import Bundle, exists, fingerprint, read_bundle, wri
 from zero1toa.avatar.initialisation import initialise
 from zero1toa.config import AvatarConfig
 from zero1toa.errors import BundleError, OutputError
+from zero1toa.head.protocol import PARAMETERS
 
 
 def _bundle(head: SphereHead, seed: int = 0) -> Bundle:
@@ -58,8 +59,9 @@ def test_round_trip_keeps_everything(tmp_path: Path) -> None:
     for name, tensor in bundle.avatar.tensors().items():
         assert torch.equal(again.avatar.tensors()[name], tensor)
     assert torch.equal(again.avatar.faces, head.faces)
-    for field in dataclasses.fields(bundle.params):
-        assert torch.equal(getattr(again.params, field.name), getattr(bundle.params, field.name))
+    for field in PARAMETERS:
+        assert torch.equal(getattr(again.params, field), getattr(bundle.params, field))
+    assert again.params.model == head.name
     for name in ("viewmat", "K", "portrait"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bundle, name))
     for name in ("head", "fingerprint", "size", "config", "metrics", "notes", "licences"):

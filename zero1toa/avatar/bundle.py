@@ -25,6 +25,7 @@ from torch import Tensor
 from zero1toa.avatar import atomic_folder
 from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.errors import BundleError, OutputError
+from zero1toa.head.protocol import PARAMETERS as HEAD_PARAMETERS
 from zero1toa.head.protocol import HeadModel, HeadParams
 
 FORMAT = "zero1toa-avatar"
@@ -35,7 +36,6 @@ LICENCES = (
     "The Gaussians refer to the triangles of the head model named here, whose own licence applies to that model.",
 )
 
-_FIELDS = tuple(f.name for f in dataclasses.fields(HeadParams))
 _TAILS = {"means": [3], "log_scales": [3], "quats": [4], "opacity_logits": [], "sh0": [3], "binding": []}
 
 
@@ -105,7 +105,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     if path.exists() and not exists(path) and (not path.is_dir() or any(path.iterdir())):
         raise OutputError(f"{path} exists and is not an avatar bundle; choose another path or remove it")
     gaussians = _plain(bundle.avatar.tensors())
-    head = _plain({name: getattr(bundle.params, name) for name in _FIELDS})
+    head = _plain({name: getattr(bundle.params, name) for name in HEAD_PARAMETERS})
     for name, tensor in {**gaussians, **head}.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"refusing to write {path}: '{name}' holds values that are not finite")
@@ -163,7 +163,7 @@ def read_bundle(path: Path, head: HeadModel | None = None) -> Bundle:
         raise BundleError(f"{path} was made with {what}; this is '{head.name}' ({fingerprint(head)}, not {mark})")
     gaussians = _load(folder / "gaussians.safetensors")
     avatar = _avatar(folder / "gaussians.safetensors", gaussians, about, head)
-    params = _params(folder / "head.safetensors", _load(folder / "head.safetensors"), head)
+    params = _params(folder / "head.safetensors", _load(folder / "head.safetensors"), name, head)
     return Bundle(
         avatar=avatar,
         params=params,
@@ -251,18 +251,19 @@ def _avatar(file: Path, tensors: dict[str, Tensor], about: dict[str, Any], head:
     return GaussianAvatar(learnt, binding.to(faces.device), faces)
 
 
-def _params(file: Path, tensors: dict[str, Tensor], head: HeadModel | None) -> HeadParams:
+def _params(file: Path, tensors: dict[str, Tensor], model: str, head: HeadModel | None) -> HeadParams:
     sizes: dict[str, list[int]] = {"jaw": [3], "neck": [3], "eyes": [2, 3], "lids": [2]}
     if head is not None:
         sizes |= {"shape": [head.n_shape], "expression": [head.n_expression]}
         if "offset" in tensors:
             sizes["offset"] = [head.n_vertices, 3]
-    for name in _FIELDS:
+    for name in HEAD_PARAMETERS:
         if name not in tensors and name != "offset":
             raise BundleError(f"{file} is incomplete: '{name}' is missing")
         if name in sizes and list(tensors[name].shape) != sizes[name]:
             raise BundleError(f"{file}: '{name}' has shape {list(tensors[name].shape)}, expected {sizes[name]}")
-    params = HeadParams(**{name: tensors.get(name) for name in _FIELDS})  # type: ignore[arg-type]
+    read: dict[str, Any] = {name: tensors.get(name) for name in HEAD_PARAMETERS}
+    params = HeadParams(**read, model=model)
     return params if head is None else params.to(head.faces.device)
 
 

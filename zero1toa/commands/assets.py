@@ -25,7 +25,7 @@ def list_assets() -> None:
             asset.purpose,
             asset.instead,
             asset.licence,
-            f"{asset.size / 1e6:.0f} MB",
+            "unknown" if asset.size is None else f"{asset.size / 1e6:.0f} MB",
             here,
             end_section=True,
         )
@@ -34,12 +34,12 @@ def list_assets() -> None:
     for asset in assets.catalog():
         console.print(f"  {asset.name}: fetch {asset.source}", highlight=False, soft_wrap=True)
         console.print(
-            f"  {' ' * len(asset.name)}  then zero1toa assets install {asset.name} {asset.file}", highlight=False
+            f"  {' ' * len(asset.name)}  then zero1toa assets install {asset.name} {asset.given}", highlight=False
         )
 
 
 def install_asset(name: str, file: Path) -> None:
-    """Check and copy one file; see :func:`zero1toa.assets.install` for what it raises."""
+    """Check and copy or convert one file; see :func:`zero1toa.assets.install` for what it raises."""
     target = assets.install(name, file)
     asset = assets.get(name)
     Console().print(f"{name} installed at {target}; used for {asset.purpose}.", highlight=False, soft_wrap=True)

@@ -69,13 +69,18 @@ def _matting() -> Finding:
 
 
 def _head() -> Finding:
+    from zero1toa.head.flame.editions import EDITIONS
     from zero1toa.head.registry import load_head
 
     try:
         head = load_head("canonical")
     except HeadModelError as error:
         return Finding("Head geometry", "nothing", False, ok=False, advice=str(error))
-    return Finding("Head geometry", f"{head.name}, in the package", True)
+    here = [key for key in EDITIONS if assets.find(key)]
+    used = f"{head.name}, in the package" + "".join(f"; {key} with head={key}" for key in here)
+    absent = [f"{key} {edition.files[0]}" for key, edition in EDITIONS.items() if key not in here]
+    advice = f"FLAME: zero1toa assets install {', or '.join(absent)}" if absent else ""
+    return Finding("Head geometry", used, True, advice=advice)
 
 
 def _diffusion() -> Finding:

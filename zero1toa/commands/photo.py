@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from zero1toa.errors import PortraitError, nearest
-from zero1toa.head.protocol import HeadParams
+from zero1toa.head.protocol import PARAMETERS, HeadParams
 from zero1toa.media import atomic_path, write_png
 from zero1toa.types import Portrait
 
 SAMPLES = ("astronaut",)
 _PREFIX = "sample:"
-_FIELDS = tuple(field.name for field in dataclasses.fields(HeadParams))
 
 
 @contextmanager
@@ -64,11 +63,12 @@ def save_portrait(path: Path, portrait: Portrait) -> None:
     """
     arrays: dict[str, np.ndarray] = {
         f"params.{name}": value.detach().cpu().numpy()
-        for name in _FIELDS
+        for name in PARAMETERS
         if (value := getattr(portrait.params, name)) is not None
     }
     for name in ("image", "landmarks", "viewmat", "K", "arkit", "residual", "yaw"):
         arrays[name] = np.asarray(getattr(portrait, name))
+    arrays["params.model"] = np.asarray(portrait.params.model or "", dtype=np.str_)
     arrays["notes"] = np.asarray(portrait.notes, dtype=np.str_)
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -79,15 +79,16 @@ def load_kept_portrait(path: Path) -> Portrait | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        params = {
-            name: torch.from_numpy(arrays[f"params.{name}"]) if f"params.{name}" in arrays else None for name in _FIELDS
+        params: dict[str, Any] = {
+            name: torch.from_numpy(arrays[f"params.{name}"]) if f"params.{name}" in arrays else None
+            for name in PARAMETERS
         }
         return Portrait(
             image=arrays["image"],
             landmarks=arrays["landmarks"],
             viewmat=arrays["viewmat"],
             K=arrays["K"],
-            params=HeadParams(**params),  # type: ignore[arg-type]
+            params=HeadParams(**params, model=str(arrays["params.model"]) or None),
             arkit=arrays["arkit"],
             residual=float(arrays["residual"]),
             yaw=float(arrays["yaw"]),

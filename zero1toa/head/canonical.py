@@ -114,6 +114,7 @@ class CanonicalHead:
             neck=torch.zeros(*batch, 3, **kind),
             eyes=torch.zeros(*batch, 2, 3, **kind),
             lids=torch.zeros(*batch, 2, **kind),
+            model=self.name,
         )
 
     def rest(self, params: HeadParams) -> Tensor:
@@ -230,6 +231,7 @@ class CanonicalHead:
         return out
 
     def _check(self, params: HeadParams) -> None:
+        params.check(self.name)
         sizes = {"shape": self.n_shape, "expression": self.n_expression}
         for field, size in sizes.items():
             got = getattr(params, field).shape[-1]

@@ -13,6 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from zero1toa.errors import HeadModelError
+
+PARAMETERS = ("shape", "expression", "jaw", "neck", "eyes", "lids", "offset")
+"""The tensors of :class:`HeadParams`."""
 N_LANDMARKS = 478  # MediaPipe's face mesh (468) and its two irises (5 each: 468-472 right eye, 473-477 left eye)
 
 
@@ -31,6 +35,8 @@ class HeadParams:
         eyes: left and right eyeball rotation ``[..., 2, 3]``.
         lids: left and right lid closure ``[..., 2]``, 0 open, 1 closed.
         offset: per-vertex displacement in the rest pose ``[..., V, 3]`` in metres (hair volume), or None.
+        model: name of the head model whose coefficients these are; None when nobody said. Editions of one model have
+            equally many coefficients that mean different things, so a head refuses those of another.
     """
 
     shape: Tensor
@@ -40,6 +46,7 @@ class HeadParams:
     eyes: Tensor
     lids: Tensor
     offset: Tensor | None = None
+    model: str | None = None
 
     def replace(self, **changes: Any) -> HeadParams:
         """Return a copy with some fields replaced."""
@@ -47,13 +54,28 @@ class HeadParams:
 
     def map(self, function: Any) -> HeadParams:
         """Apply ``function`` to every tensor that is present (``.to``, indexing, ``detach``)."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields = {name: getattr(self, name) for name in PARAMETERS}
         changes: dict[str, Any] = {k: None if v is None else function(v) for k, v in fields.items()}
-        return HeadParams(**changes)
+        return self.replace(**changes)
 
     def to(self, *args: Any, **kwargs: Any) -> HeadParams:
         """Move or cast every tensor, as :meth:`torch.Tensor.to`."""
         return self.map(lambda t: t.to(*args, **kwargs))
+
+    def check(self, name: str) -> None:
+        """Refuse parameters of another head model.
+
+        Args:
+            name: the head model that is to read them.
+
+        Raises:
+            HeadModelError: when they name another one.
+        """
+        if self.model is not None and self.model != name:
+            raise HeadModelError(
+                f"these coefficients are of the head model {self.model}, not {name}; their meanings differ, so they "
+                "cannot be mixed: make them again with the head model in use"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,6 +59,8 @@ def joint_transforms(rotations: Tensor, joints: Tensor, parents: Sequence[int]) 
     columns = []
     for j, (turn, shift) in enumerate(zip(turned, moved, strict=True)):
         offset = shift - (turn @ joints[..., j, :].unsqueeze(-1)).squeeze(-1)
+        # Many identities may share one rotation, whose batch is smaller then.
+        turn = turn.expand(*offset.shape[:-1], 3, 3)
         columns.append(torch.cat([turn, offset.unsqueeze(-1)], dim=-1))
     return torch.stack(torch.broadcast_tensors(*columns), dim=-3)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zero1toa.config import Config, to_dict
 from zero1toa.errors import OutputError
+from zero1toa.head.protocol import PARAMETERS
 from zero1toa.symgen.store import write_atomically
 from zero1toa.types import Portrait
 
@@ -104,8 +105,9 @@ def portrait_digest(portrait: Portrait) -> str:
     """Hash of what the generation takes from a portrait: picture, landmarks, camera and head."""
     digest = hashlib.sha256()
     arrays: list[NDArray[Any]] = [portrait.image, portrait.landmarks, portrait.viewmat, portrait.K]
-    for field in dataclasses.fields(portrait.params):
-        value = getattr(portrait.params, field.name)
+    digest.update((portrait.params.model or "").encode())
+    for name in PARAMETERS:
+        value = getattr(portrait.params, name)
         if value is not None:
             arrays.append(value.detach().cpu().numpy())
     for array in arrays:
