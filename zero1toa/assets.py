@@ -1,5 +1,8 @@
 """Every external weight that this version can read: what for, licence, source, size, checksum, where it is looked for.
 
+Size and checksum of some files are not known to this version. Of those the format, every checksum that the file holds
+of its own parts, and, when a model is loaded, every name and shape are checked.
+
 Nothing here is needed: each asset replaces an embedded fallback that works without it. Nothing is downloaded by itself
 either; the user fetches a file under its licence and ``zero1toa assets install NAME FILE`` checks and copies it.
 """
@@ -10,6 +13,8 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from zero1toa.errors import AssetError, nearest
@@ -43,13 +48,13 @@ class Asset:
 
     Attributes:
         name: what ``zero1toa assets install`` calls it.
-        file: file name.
+        file: file name, in a folder of the asset folder where its name alone says too little.
         purpose: what it improves.
         instead: the embedded fallback that is used without it.
         licence: licence of the weights.
         source: where the user gets it.
-        size: bytes.
-        checksum: ``algorithm:hex`` as its publisher gives it.
+        size: bytes; None if not known.
+        checksum: ``algorithm:hex`` as its publisher gives it; None if not known.
         magic: leading bytes of the format, any of these.
         shared: folders of other programs in which the same file may lie already.
     """
@@ -60,10 +65,15 @@ class Asset:
     instead: str
     licence: str
     source: str
-    size: int
-    checksum: str
+    size: int | None
+    checksum: str | None
     magic: tuple[bytes, ...]
     shared: tuple[Path, ...] = ()
+
+    @property
+    def download(self) -> str:
+        """The file's name where it comes from."""
+        return Path(self.file).name
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -71,9 +81,9 @@ class Asset:
         return (home() / self.file, *(folder / self.file for folder in self.shared))
 
     def find(self) -> Path | None:
-        """The first place that holds a file of the right size, or None."""
+        """The first place that holds a file of the right size, if that is known, or None."""
         for place in self.places:
-            if place.is_file() and place.stat().st_size == self.size:
+            if place.is_file() and self.size in (None, place.stat().st_size):
                 return place
         return None
 
@@ -117,6 +127,70 @@ def catalog() -> tuple[Asset, ...]:
             magic=(b"PK\x03\x04", b"\x80\x02"),
             shared=(_torch_folder(),),
         ),
+        *_animators(),
+    )
+
+
+def _animators() -> Iterator[Asset]:
+    """Checkpoints of the public portrait animators."""
+    torch_file, safetensors = (b"PK\x03\x04", b"\x80\x02"), (b"",)
+    apache = "Apache-2.0 (code); of the weights none is stated in the repository"
+    for prefix, folder, licence, source, names in (
+        (
+            "follow-your-emoji",
+            "follow_your_emoji",
+            "none is stated, neither for code nor weights: ask the authors",
+            "https://huggingface.co/YueMafighting/FollowYourEmoji",
+            ("unet", "referencenet", "lmk_guider"),
+        ),
+        (
+            "aniportrait",
+            "aniportrait",
+            apache,
+            "https://huggingface.co/ZJYang/AniPortrait",
+            ("denoising_unet", "motion_module", "reference_unet", "pose_guider"),
+        ),
+        (
+            "echomimic",
+            "echomimic",
+            apache,
+            "https://huggingface.co/BadToBest/EchoMimic",
+            ("denoising_unet_pose", "motion_module_pose", "reference_unet_pose", "face_locator_pose"),
+        ),
+    ):
+        for name in names:
+            yield Asset(
+                name=f"{prefix}-{name.removesuffix('_pose').replace('_', '-')}",
+                file=f"{folder}/{name}.pth",
+                purpose=f"backbone {folder}",
+                instead="the compact backbone",
+                licence=licence,
+                source=source,
+                size=None,
+                checksum=None,
+                magic=torch_file,
+            )
+    yield Asset(
+        name="sd-vae",
+        file="sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
+        purpose="backbones follow_your_emoji, aniportrait, echomimic",
+        instead="the compact backbone",
+        licence="MIT",
+        source="https://huggingface.co/stabilityai/sd-vae-ft-mse",
+        size=None,
+        checksum=None,
+        magic=safetensors,
+    )
+    yield Asset(
+        name="clip-image-encoder",
+        file="image_encoder/pytorch_model.bin",
+        purpose="backbones follow_your_emoji, aniportrait",
+        instead="the compact backbone",
+        licence="CreativeML OpenRAIL-M",
+        source="https://huggingface.co/lambdalabs/sd-image-variations-diffusers (folder image_encoder)",
+        size=None,
+        checksum=None,
+        magic=torch_file,
     )
 
 
@@ -157,9 +231,12 @@ def check(asset: Asset, file: Path) -> None:
         raise AssetError(f"{file} is a web page, not {asset.file}; download the file itself from {asset.source}")
     if not head.startswith(asset.magic):
         raise AssetError(f"{file} is not in the format of {asset.file}; download it from {asset.source}")
-    if size != asset.size:
+    if asset.size is not None and size != asset.size:
         what = "the download is incomplete" if size < asset.size else "it is another file"
         raise AssetError(f"{file} has {size} bytes and {asset.file} has {asset.size}: {what}; see {asset.source}")
+    if asset.checksum is None:
+        _check_parts(file)
+        return
     algorithm, expected = asset.checksum.split(":")
     with file.open("rb") as stream:
         actual = hashlib.file_digest(stream, algorithm).hexdigest()
@@ -168,6 +245,33 @@ def check(asset: Asset, file: Path) -> None:
             f"{file} has {algorithm} {actual[:12]}… and {asset.file} has {expected[:12]}…: the file is damaged or "
             f"another version; download it from {asset.source}"
         )
+
+
+def _check_parts(file: Path) -> None:
+    """Verify what a file without a known checksum says about itself: a zip archive has checksums of its members.
+
+    Raises:
+        AssetError: when the file is truncated or damaged.
+    """
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "np"):
+                return
+        except (SafetensorError, OSError) as error:
+            raise AssetError(f"{file} is damaged or incomplete ({error}); download it again") from error
+    with file.open("rb") as stream:
+        is_zip = stream.read(2) == b"PK"
+    if not is_zip:
+        return  # torch's format before version 1.6 has no checksums
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise AssetError(f"{file} is damaged or incomplete ({error}); download it again") from error
+    if damaged is not None:
+        raise AssetError(f"{file} is damaged in its part '{damaged}'; download it again")
 
 
 def install(name: str, file: Path) -> Path:

@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from zero1toa import assets
@@ -106,9 +105,3 @@ def _make(cached: Path, module: nn.Module, files: Sequence[Path], layout: Layout
     except (SafetensorError, OSError) as error:
         _LOG.warning("the converted %s is not kept: cannot write %s (%s)", name, cached, error)
     return state
-
-
-def on_meta(build: type[nn.Module], *arguments: object) -> nn.Module:
-    """A module without memory, for :func:`load_module` to fill."""
-    with torch.device("meta"):
-        return build(*arguments)

@@ -86,3 +86,22 @@ class ImageEncoderConfig:
     heads: int = 16
     patch: int = 14
     projection: int = 768
+
+
+@dataclasses.dataclass(frozen=True)
+class AnimatorConfig:
+    """All networks of an animator.
+
+    Attributes:
+        denoiser: the denoising network.
+        reference: the reference network.
+        pose_guider: sizes of a pose guider; None for a landmark guider, which has no sizes of its own.
+        image_encoder: the image encoder; None for an animator without an image prompt.
+        autoencoder: the image autoencoder.
+    """
+
+    denoiser: UNetConfig
+    reference: UNetConfig
+    pose_guider: PoseGuiderConfig | None = None
+    image_encoder: ImageEncoderConfig | None = None
+    autoencoder: AutoencoderConfig = AutoencoderConfig()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +25,7 @@ class LandmarkGuider(nn.Module):
         widths = (16, 32, 96, 256)
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in itertools.pairwise(widths):
             self.blocks.append(nn.Conv2d(width, width, 3, padding=1))
             self.blocks.append(nn.Conv2d(width, following, 3, stride=2, padding=1))
         self.conv_out = nn.Conv2d(widths[-1], channels, 3, padding=1)
@@ -66,13 +69,9 @@ class PoseGuider(nn.Module):
     The transformers were meant to attend to the reference's pose too, but are built without cross-attention in the
     original, so the reference's pose has no influence and is not asked for.
 
-    Args:
-        config: sizes.
-        use_batch: normalise by the clip at hand, as the released scripts do by never leaving training mode. The
-            features of a frame then depend on the other frames of its window, and a call must hold one window.
     """
 
-    def __init__(self, config: PoseGuiderConfig, use_batch: bool = True) -> None:
+    def __init__(self, config: PoseGuiderConfig) -> None:
         super().__init__()
         fine = config.channels
         self.scale = nn.Parameter(torch.ones(1))
@@ -100,9 +99,16 @@ class PoseGuider(nn.Module):
         self.cross_attn2 = transformer(2 * fine)
         self.cross_attn3 = transformer(4 * fine)
         self.cross_attn4 = transformer(4 * fine)
+
+    def use_statistics_of(self, what: Literal["batch", "training"]) -> None:
+        """Choose what batch normalisation divides by.
+
+        With the batch at hand, as the released scripts have it by never leaving training mode and as it is from the
+        start, the features of a frame depend on the other frames of its window, so a call must hold one window.
+        """
         for module in self.modules():
             if isinstance(module, BatchNorm):
-                module.use_batch = use_batch
+                module.use_batch = what == "batch"
 
     def forward(self, maps: Tensor) -> tuple[Tensor, ...]:
         """Maps of one window ``[T, 3, H, W]`` to five feature maps at 1/8, 1/16, 1/32, 1/64 and 1/64 of the size."""

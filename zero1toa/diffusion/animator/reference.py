@@ -33,8 +33,7 @@ class ReferenceNet(UNet):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
-        last = self.up_blocks[-1].attentions
-        last[-1] = LastTransformer(config.channels[0], config.groups)
+        self.stages()[-1].attentions[-1] = LastTransformer(config.channels[0], config.groups)
 
     def forward(self, latents: Tensor, prompt: Tensor | None) -> tuple[Tensor, ...]:
         """Features of portraits.
