@@ -101,6 +101,8 @@ class AniPortrait(AnimatorBackbone):
         super().__init__(spec, STYLE, networks, device, dtype, half_reference)
         assert isinstance(networks.guider, PoseGuider)
         networks.guider.use_statistics_of("batch" if batch_statistics else "training")
+        # Bytes up to 509, and channels that are almost constant: both are beyond half precision, and it runs only once.
+        networks.guider.float()
         self._batch_statistics = batch_statistics
         self._raw_maps = raw_maps
 
@@ -116,7 +118,7 @@ class AniPortrait(AnimatorBackbone):
 
     @torch.no_grad()
     def prepare_control(self, maps: Tensor, source: Tensor | None = None) -> AnimatorControl:
-        """Pose features of maps ``[B, T, H, W, 3]`` in [0, 1]; a clip of several windows has them per :meth:`window`."""
+        """Pose features of maps ``[B, T, H, W, 3]`` in [0, 1]; clips of several windows have them by window."""
         frames = maps.shape[1]
         one_window = frames <= self.spec.max_frames or not self._batch_statistics
         return AnimatorControl(frames, self._guide(maps) if one_window else (), maps)
@@ -133,8 +135,8 @@ class AniPortrait(AnimatorBackbone):
     def _guide(self, maps: Tensor) -> tuple[Tensor, ...]:
         scaled = (maps.float() * 255).round() if self._raw_maps else maps.float()
         # Clip by clip, so that the statistics of one clip do not reach another.
-        clips = [self.networks.guider(self._images(clip[None])) for clip in scaled * 2 - 1]
-        return tuple(torch.cat(scale) for scale in zip(*clips, strict=True))
+        clips = [self.networks.guider(self._images(clip[None], torch.float32)) for clip in scaled * 2 - 1]
+        return tuple(torch.cat(scale).to(self.dtype) for scale in zip(*clips, strict=True))
 
 
 def load(

@@ -200,12 +200,12 @@ class AnimatorBackbone(abc.ABC):
         projected: tuple[KeyValue, ...] = self.networks.denoiser.project_prompt(prompt.flatten(0, 1))
         return tuple(layer._replace(prompt=own) for layer, own in zip(contexts, projected, strict=True))
 
-    def _images(self, frames: Tensor) -> Tensor:
-        """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]`` in the networks' type, laid out channels last."""
+    def _images(self, frames: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]``, laid out channels last, in the networks' type if none is given."""
         height, width = frames.shape[-3:-1]
         if height % 64 or width % 64:
             raise ValueError(f"frame sides must be divisible by 64, not {height} x {width}")
-        return frames.flatten(0, 1).to(self._device, self._dtype).permute(0, 3, 1, 2)
+        return frames.flatten(0, 1).to(self._device, dtype or self._dtype).permute(0, 3, 1, 2)
 
 
 def _known(control: AnimatorControl) -> tuple[Tensor, ...]:

@@ -49,9 +49,12 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, h, w]`` to the same shape."""
+        mean, variance = self.running_mean, self.running_var
         if self.use_batch:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            # Channels that are almost constant divide by almost nothing; torch's own statistics of tensors laid out
+            # channels last are too coarse for that, by 0.01 in the guider's features.
+            variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
 
 
 def _convolutions(*layers: tuple[int, int, int, int]) -> nn.Sequential:

@@ -58,8 +58,8 @@ class AnimatorNetworks:
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring all of them to where and in which type they compute, ready for inference."""
         for network in self.items().values():
-            network.to(device, dtype).eval().requires_grad_(False)
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            nn.Module.to(network, device, dtype)  # diffusers' own warns of parts that it would keep in float32: none
+            network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_networks(config: AnimatorConfig) -> AnimatorNetworks:
