@@ -230,6 +230,8 @@ def test_recorded_networks_are_the_tiny_ones() -> None:
         networks = recorded_networks(name).items()
         assert set(networks) == set(build_networks(CONFIGS[name]).items())
         for network, module in networks.items():
-            count = sum(torch.Size(shape).numel() for shape, _ in golden.keys(name)[recorded_name(name, network)].values())
+            count = sum(
+                torch.Size(shape).numel() for shape, _ in golden.keys(name)[recorded_name(name, network)].values()
+            )
             held = sum(value.numel() for value in module.state_dict().values())
             assert 0.95 * count < held <= count, (name, network)
