@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -56,12 +57,8 @@ def _trajectory(run: Recording, part: str, guidance: float) -> tuple[torch.Tenso
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_of_the_released_layout_is_known(name: str, size: str) -> None:
     """Our modules ask for exactly the keys and shapes that the public implementations build."""
-    import re
-
-    from tests.diffusion.tiny_animators import CONFIGS as tiny
-
     real = {module.SPEC.name: module.CONFIG for module in (follow_your_emoji, aniportrait, echomimic)}
-    networks = build_networks(tiny[name] if size else real[name]).items()
+    networks = build_networks(CONFIGS[name] if size else real[name]).items()
     for network in ("denoiser", "reference", "guider"):
         released = golden.keys(name, size or "")[recorded_name(name, network)]
         layout = LAYOUTS[network]

@@ -163,12 +163,8 @@ def load(
         ConfigError: for an impossible option.
     """
     spec = dataclasses.replace(SPEC, scheduler=with_betas(SPEC.scheduler, betas))
-    return AniPortrait(
-        spec,
-        load_networks(SPEC.name, CONFIG, FILES),
-        device,
-        dtype,
-        half_reference=switch("half_reference", half_reference),
-        batch_statistics=choose("statistics", statistics, ("batch", "training")) == "batch",
-        raw_maps=choose("map_range", map_range, ("released", "training")) == "released",
-    )
+    half = switch("half_reference", half_reference)
+    batch_statistics = choose("statistics", statistics, ("batch", "training")) == "batch"
+    raw_maps = choose("map_range", map_range, ("released", "training")) == "released"
+    networks = load_networks(SPEC.name, CONFIG, FILES)
+    return AniPortrait(spec, networks, device, dtype, half, batch_statistics, raw_maps)

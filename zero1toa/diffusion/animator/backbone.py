@@ -201,7 +201,7 @@ class AnimatorBackbone(abc.ABC):
         return tuple(layer._replace(prompt=own) for layer, own in zip(contexts, projected, strict=True))
 
     def _images(self, frames: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]``, laid out channels last, in the networks' type if none is given."""
+        """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]``, laid out channels last; in the networks' type by default."""
         height, width = frames.shape[-3:-1]
         if height % 64 or width % 64:
             raise ValueError(f"frame sides must be divisible by 64, not {height} x {width}")

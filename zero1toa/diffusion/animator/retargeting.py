@@ -55,7 +55,7 @@ class FaceTrack:
 
     Attributes:
         landmarks: ``[T, 478, 3]``, x and y as fractions of width and height.
-        mesh: MediaPipe's metric mesh in its canonical pose ``[T, 468, 3]``, centimetres, +y up, the face looks along +z.
+        mesh: MediaPipe's metric mesh in its canonical pose ``[T, 468, 3]``, centimetres, +y up, looking along +z.
         poses: mesh to camera ``[T, 4, 4]``; the camera looks along -z.
         blendshapes: scores without the neutral one ``[T, 51]``.
     """
