@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from tests.diffusion import golden
-from tests.diffusion.test_animator_parity import _reference_keys
-from tests.diffusion.tiny_animators import NAMES, largest
+from tests.diffusion.tiny_animators import NAMES, largest, reference_keys
 from zero1toa.diffusion import aniportrait, echomimic, follow_your_emoji
 from zero1toa.diffusion.animator.attention import LayerContext
 from zero1toa.diffusion.animator.checkpoints import convert
@@ -45,7 +44,7 @@ def test_real_networks(name: str) -> None:
     features = reference(data["input/ref_latents"], None if prompt is None else reference.prompt_tokens(prompt))
     del reference, networks.reference
     gc.collect()
-    for key, feature in zip(_reference_keys(name), features, strict=True):
+    for key, feature in zip(reference_keys(name), features, strict=True):
         assert largest(feature, data[key]) < 1e-4, key
 
     guider = _filled(name, "guider", networks.guider, golden.GUIDER[name])

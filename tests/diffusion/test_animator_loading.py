@@ -84,13 +84,16 @@ def test_installed_checkpoints_become_networks(name: str, home: Path) -> None:
             for key, value in module.state_dict().items():
                 assert torch.equal(value, expected[key]), f"{network} {key}"
     converted = sorted(path.name.rsplit("-", 1)[0] for path in cache_folder().iterdir())
-    assert converted == sorted(f"{name}-{network}" for network in originals if network != "autoencoder")
+    sources = [assets.get(FILES[name][network][-1]).places[0] for network in originals if network != "autoencoder"]
+    assert converted == sorted(f"{path.parent.name}-{path.stem}" for path in sources)
 
 
 def test_a_released_backbone_with_wrong_sizes_is_named() -> None:
     """The real sizes against the tiny checkpoints: through the registry, as a user would meet it."""
     install("follow_your_emoji")
-    with pytest.raises(AssetError, match=r"unet\.pth does not hold the follow_your_emoji-denoiser.*of another shape"):
+    with pytest.raises(
+        AssetError, match=r"unet\.pth does not hold the denoiser of follow_your_emoji; keys .* of another shape"
+    ):
         load_backbone("follow_your_emoji")
 
 
@@ -183,7 +186,7 @@ def _lacking(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_keys_that_do_not_fit_are_named(guider, change, words: str, home: Path) -> None:
     module, state, path = guider
     torch.save(change(state), path)
-    with pytest.raises(AssetError, match=f"face_locator.pth does not hold the guider of this backbone; keys {words}"):
+    with pytest.raises(AssetError, match=f"face_locator.pth does not hold the guider; keys {words}"):
         load_module(module, [path], GUIDER, "guider")
     assert not cache_folder().exists()
 

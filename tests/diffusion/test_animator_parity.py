@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from tests.diffusion import golden
-from tests.diffusion.tiny_animators import CONFIGS, NAMES, Recording, largest, recorded_name, recorded_networks
+from tests.diffusion.tiny_animators import (
+    CONFIGS,
+    NAMES,
+    Recording,
+    largest,
+    recorded_name,
+    recorded_networks,
+    reference_keys,
+)
 from zero1toa.diffusion import aniportrait, echomimic, follow_your_emoji
 from zero1toa.diffusion.animator.image_encoder import preprocess
 from zero1toa.diffusion.animator.networks import LAYOUTS, build_networks
@@ -24,16 +32,6 @@ SPECS = {module.SPEC.name: module.SPEC for module in (follow_your_emoji, aniport
 @pytest.fixture(scope="module", params=NAMES)
 def run(request: pytest.FixtureRequest) -> Recording:
     return Recording(request.param)
-
-
-def _reference_keys(name: str) -> list[str]:
-    """Recorded reference features in the order of a pass."""
-    if name == "follow_your_emoji":
-        places = [*(f"down_{i}" for i in range(6)), "mid", *(f"up_{i}" for i in range(9))]
-        return [f"output/ref_feat/{place}" for place in places]
-    blocks = [f"down_blocks.{i}.attentions.{j}" for i in range(3) for j in range(2)]
-    blocks += ["mid_block.attentions.0", *(f"up_blocks.{i}.attentions.{j}" for i in (1, 2, 3) for j in range(3))]
-    return [f"output/ref_bank/{block}.transformer_blocks.0" for block in blocks]
 
 
 def _trajectory(run: Recording, part: str, guidance: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,7 +102,7 @@ def test_reference_latents_and_features(run: Recording) -> None:
         prompt = network.prompt_tokens(run.data["input/encoder_hidden_states"][-1:])
     with torch.no_grad():
         features = network(run.data["input/ref_latents"][-1:], prompt)
-    for key, feature in zip(_reference_keys(run.name), features, strict=True):
+    for key, feature in zip(reference_keys(run.name), features, strict=True):
         assert largest(feature, run.data[key][-1:]) < 1e-4, key
 
 

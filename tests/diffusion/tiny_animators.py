@@ -55,6 +55,16 @@ def recorded_name(name: str, network: str) -> str:
     return names[network][name] if network in names else {"autoencoder": "vae"}.get(network, network)
 
 
+def reference_keys(name: str) -> list[str]:
+    """Recorded reference features in the order of a pass."""
+    if name == "follow_your_emoji":
+        places = [*(f"down_{i}" for i in range(6)), "mid", *(f"up_{i}" for i in range(9))]
+        return [f"output/ref_feat/{place}" for place in places]
+    blocks = [f"down_blocks.{i}.attentions.{j}" for i in range(3) for j in range(2)]
+    blocks += ["mid_block.attentions.0", *(f"up_blocks.{i}.attentions.{j}" for i in (1, 2, 3) for j in range(3))]
+    return [f"output/ref_bank/{block}.transformer_blocks.0" for block in blocks]
+
+
 def recorded_networks(name: str) -> AnimatorNetworks:
     """Networks with the weights of the recordings."""
     networks = build_networks(CONFIGS[name])

@@ -62,7 +62,7 @@ def load_module(module: nn.Module, files: Sequence[Path], layout: Layout, name: 
         module: the module.
         files: checkpoints that hold it together; of repeated keys the later file's count.
         layout: the checkpoints' naming.
-        name: the module's name, for the cache and for errors.
+        name: what the module is, for errors.
 
     Raises:
         AssetError: if a checkpoint is missing, damaged, or does not fit the module exactly.
@@ -70,7 +70,8 @@ def load_module(module: nn.Module, files: Sequence[Path], layout: Layout, name: 
     if all(file.suffix == ".safetensors" for file in files):
         state = convert(module, read_merged(files), layout, name, files)
     else:
-        cached = cache_folder() / f"{name}-{fingerprint(files)[:24]}.safetensors"
+        last = files[-1]
+        cached = cache_folder() / f"{last.parent.name}-{last.stem}-{fingerprint(files)[:24]}.safetensors"
         state = _read(cached, module) or _make(cached, module, files, layout, name)
     module.load_state_dict(state, assign=True)
 

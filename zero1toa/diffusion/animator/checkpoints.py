@@ -60,7 +60,7 @@ def convert(
         module: the module, on any device (``meta`` for one without memory).
         state: what the files hold together.
         layout: their naming.
-        name: the module's name, for errors.
+        name: what the module is, for errors.
         files: where the state comes from, for errors.
 
     Returns:
@@ -100,7 +100,7 @@ def convert(
     ]
     if problems:
         where = " + ".join(str(file) for file in files)
-        raise AssetError(f"{where} does not hold the {name} of this backbone; keys {'; '.join(problems)}")
+        raise AssetError(f"{where} does not hold the {name}; keys {'; '.join(problems)}")
     return converted
 
 

@@ -102,5 +102,5 @@ def load_networks(backbone: str, config: AnimatorConfig, files: Files) -> Animat
     networks = build_networks(config)
     for name, network in networks.items().items():
         found = [assets.get(asset).find() for asset in files[name]]
-        load_module(network, [file for file in found if file is not None], LAYOUTS[name], f"{backbone}-{name}")
+        load_module(network, [file for file in found if file is not None], LAYOUTS[name], f"{name} of {backbone}")
     return networks
