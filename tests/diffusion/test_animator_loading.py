@@ -287,6 +287,20 @@ def test_impossible_options_are_refused_before_any_loading(name: str, options: d
         load_backbone(name, options=options)
 
 
+def test_doctor_says_which_animators_are_complete() -> None:
+    from zero1toa.commands import doctor
+
+    finding = doctor._animators()
+    assert not finding.best
+    assert "follow_your_emoji needs follow-your-emoji-unet" in finding.advice
+    install("echomimic")
+    finding = doctor._animators()
+    assert finding.best
+    assert finding.used.startswith("echomimic,")
+    assert "aniportrait needs" in finding.advice
+    assert "sd-vae" not in finding.advice
+
+
 def test_installing_a_file_without_known_checksum(tmp_path: Path) -> None:
     good = tmp_path / "unet.pth"
     torch.save({"conv_in.weight": torch.randn(1000)}, good)

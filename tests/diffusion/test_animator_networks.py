@@ -18,7 +18,8 @@ def _state(name: str, frames: int = 3, side: int = 128):
     return backbone, latents, backbone.prepare_reference(image, image), backbone.prepare_control(maps)
 
 
-@pytest.mark.parametrize("name", [pytest.param("follow_your_emoji", marks=pytest.mark.slow), "aniportrait"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_the_denoiser_is_one_graph(name: str) -> None:
     """No breaks, so that it can be compiled whole; and tracing does not change what it computes."""
     backbone, latents, reference, control = _state(name)
