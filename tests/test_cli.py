@@ -225,16 +225,18 @@ def test_unknown_asset_is_named(small_asset: assets.Asset):
 def test_real_catalogue_is_complete():
     for asset in assets.catalog():
         assert asset.licence
+        assert asset.source.startswith("https://")
         if asset.importer is not None:  # converted from a file of which no size or checksum is published
             assert (asset.size, asset.checksum) == (None, None)
             assert callable(pkgutil.resolve_name(asset.importer))
-            assert asset.given != asset.file
+            assert asset.download != asset.file
+        if asset.checksum is None:
             continue
-        assert asset.checksum is not None
         assert asset.size is not None
         algorithm, digest = asset.checksum.split(":")
         assert len(digest) == 2 * hashlib.new(algorithm).digest_size
         assert asset.source.endswith(asset.file)
+        assert asset.size is not None
         assert asset.size > 1_000_000
 
 
@@ -247,7 +249,7 @@ def test_doctor_names_every_part_and_what_to_do(monkeypatch: pytest.MonkeyPatch,
     for variable in ("ZERO1TOA_HOME", "U2NET_HOME", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path))
     findings = {finding.part: finding for finding in doctor.diagnose()}
-    assert len(findings) == 8
+    assert len(findings) == 9
     assert "pymatting" in findings["Background removal"].used
     assert "assets install u2net" in findings["Background removal"].advice
     assert all(finding.best or finding.advice for finding in findings.values())

@@ -1,5 +1,8 @@
 """Every external weight that this version can read: what for, licence, source, size, checksum, where it is looked for.
 
+Size and checksum of some files are not known to this version. Of those the format, every checksum that the file holds
+of its own parts, and, when a model is loaded, every name and shape are checked.
+
 Nothing here is needed: each asset replaces an embedded fallback that works without it. Nothing is downloaded by itself
 either; the user fetches a file under its licence and ``zero1toa assets install NAME FILE`` checks and copies it.
 """
@@ -11,6 +14,8 @@ import hashlib
 import os
 import pkgutil
 import shutil
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from zero1toa.errors import AssetError, nearest
@@ -44,16 +49,16 @@ class Asset:
 
     Attributes:
         name: what ``zero1toa assets install`` calls it.
-        file: file name.
+        file: file name, in a folder of the asset folder where its name alone says too little.
         purpose: what it improves.
         instead: the embedded fallback that is used without it.
         licence: licence of the weights.
         source: where the user gets it.
-        size: bytes; None where its publisher does not tell and nobody may pass it on.
+        size: bytes; None where its publisher does not tell.
         checksum: ``algorithm:hex`` as its publisher gives it; None where it does not.
         magic: leading bytes of the format, any of these.
         shared: folders of other programs in which the same file may lie already.
-        download: name of the file that the user gets, where installing converts it to ``file``.
+        original: name of the file that the user gets, where installing converts it to ``file``.
         importer: function that converts it, ``module:function`` with the asset's name, the given file and the target;
             it checks the file itself. By name, because it lies in a package that builds on this module.
     """
@@ -68,13 +73,13 @@ class Asset:
     checksum: str | None
     magic: tuple[bytes, ...]
     shared: tuple[Path, ...] = ()
-    download: str | None = None
+    original: str | None = None
     importer: str | None = None
 
     @property
-    def given(self) -> str:
-        """Name of the file that ``install`` is given."""
-        return self.download or self.file
+    def download(self) -> str:
+        """Name of the file that the user gets, and that ``install`` is given."""
+        return self.original or Path(self.file).name
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -132,10 +137,11 @@ def catalog() -> tuple[Asset, ...]:
         _flame("flame2023", "flame2023.pkl", "FLAME 2023 (jaw rotation)"),
         _flame("flame2023_no_jaw", "flame2023_no_jaw.pkl", "FLAME 2023 without jaw rotation"),
         _flame("flame2023_open", "flame2023_Open.pkl", "FLAME 2023 Open", "CC-BY-4.0, as its readme says"),
+        *_animators(),
     )
 
 
-def _flame(name: str, download: str, title: str, licence: str | None = None) -> Asset:
+def _flame(name: str, original: str, title: str, licence: str | None = None) -> Asset:
     """An edition of FLAME; MPI gives neither sizes nor checksums, so the importer looks at the content."""
     return Asset(
         name=name,
@@ -147,8 +153,71 @@ def _flame(name: str, download: str, title: str, licence: str | None = None) -> 
         size=None,
         checksum=None,
         magic=(b"\x80", b"("),
-        download=download,
+        original=original,
         importer="zero1toa.head.flame.derive:install_flame",
+    )
+
+
+def _animators() -> Iterator[Asset]:
+    """Checkpoints of the public portrait animators."""
+    torch_file, safetensors = (b"PK\x03\x04", b"\x80\x02"), (b"",)
+    apache = "Apache-2.0 (code); of the weights none is stated in the repository"
+    for prefix, folder, licence, source, names in (
+        (
+            "follow-your-emoji",
+            "follow_your_emoji",
+            "none is stated, neither for code nor weights: ask the authors",
+            "https://huggingface.co/YueMafighting/FollowYourEmoji",
+            ("unet", "referencenet", "lmk_guider"),
+        ),
+        (
+            "aniportrait",
+            "aniportrait",
+            apache,
+            "https://huggingface.co/ZJYang/AniPortrait",
+            ("denoising_unet", "motion_module", "reference_unet", "pose_guider"),
+        ),
+        (
+            "echomimic",
+            "echomimic",
+            apache,
+            "https://huggingface.co/BadToBest/EchoMimic",
+            ("denoising_unet_pose", "motion_module_pose", "reference_unet_pose", "face_locator_pose"),
+        ),
+    ):
+        for name in names:
+            yield Asset(
+                name=f"{prefix}-{name.removesuffix('_pose').replace('_', '-')}",
+                file=f"{folder}/{name}.pth",
+                purpose=f"backbone {folder}",
+                instead="the compact backbone",
+                licence=licence,
+                source=source,
+                size=None,
+                checksum=None,
+                magic=torch_file,
+            )
+    yield Asset(
+        name="sd-vae",
+        file="sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
+        purpose="backbones follow_your_emoji, aniportrait, echomimic",
+        instead="the compact backbone",
+        licence="MIT",
+        source="https://huggingface.co/stabilityai/sd-vae-ft-mse",
+        size=None,
+        checksum=None,
+        magic=safetensors,
+    )
+    yield Asset(
+        name="clip-image-encoder",
+        file="image_encoder/pytorch_model.bin",
+        purpose="backbones follow_your_emoji, aniportrait",
+        instead="the compact backbone",
+        licence="CreativeML OpenRAIL-M",
+        source="https://huggingface.co/lambdalabs/sd-image-variations-diffusers (folder image_encoder)",
+        size=None,
+        checksum=None,
+        magic=torch_file,
     )
 
 
@@ -184,15 +253,18 @@ def check(asset: Asset, file: Path) -> None:
             head = stream.read(512)
             size = os.fstat(stream.fileno()).st_size
     except OSError as error:
-        raise AssetError(f"cannot read {file}: {error.strerror or error}; give the downloaded {asset.given}") from error
+        raise AssetError(
+            f"cannot read {file}: {error.strerror or error}; give the downloaded {asset.download}"
+        ) from error
     if head.lstrip()[:1] == b"<":
-        raise AssetError(f"{file} is a web page, not {asset.given}; download the file itself from {asset.source}")
+        raise AssetError(f"{file} is a web page, not {asset.download}; download the file itself from {asset.source}")
     if not head.startswith(asset.magic):
-        raise AssetError(f"{file} is not in the format of {asset.given}; download it from {asset.source}")
+        raise AssetError(f"{file} is not in the format of {asset.download}; download it from {asset.source}")
     if asset.size is not None and size != asset.size:
         what = "the download is incomplete" if size < asset.size else "it is another file"
         raise AssetError(f"{file} has {size} bytes and {asset.file} has {asset.size}: {what}; see {asset.source}")
     if asset.checksum is None:
+        _check_parts(file)
         return
     algorithm, expected = asset.checksum.split(":")
     with file.open("rb") as stream:
@@ -202,6 +274,33 @@ def check(asset: Asset, file: Path) -> None:
             f"{file} has {algorithm} {actual[:12]}… and {asset.file} has {expected[:12]}…: the file is damaged or "
             f"another version; download it from {asset.source}"
         )
+
+
+def _check_parts(file: Path) -> None:
+    """Verify what a file without a known checksum says about itself: a zip archive has checksums of its members.
+
+    Raises:
+        AssetError: when the file is truncated or damaged.
+    """
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "np"):
+                return
+        except (SafetensorError, OSError) as error:
+            raise AssetError(f"{file} is damaged or incomplete ({error}); download it again") from error
+    with file.open("rb") as stream:
+        is_zip = stream.read(2) == b"PK"
+    if not is_zip:
+        return  # torch's format before version 1.6 has no checksums
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise AssetError(f"{file} is damaged or incomplete ({error}); download it again") from error
+    if damaged is not None:
+        raise AssetError(f"{file} is damaged in its part '{damaged}'; download it again")
 
 
 def install(name: str, file: Path) -> Path:

@@ -143,6 +143,8 @@ class DiffusionConfig:
 
     backbone: str = "compact"
     """Registry name of the video diffusion backbone."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of that backbone, e.g. ``diffusion.options.betas=scaled_linear``; docs/backbones.md lists them."""
     enabled: bool = True
     """Switch refinement off to train on the portrait and the first renders only."""
     steps: int = 25
@@ -338,7 +340,7 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
 
 def _merge(base: DictConfig, layer: DictConfig) -> DictConfig:
     for key in _paths(OmegaConf.to_container(layer)):
-        if key not in _VALID:
+        if key not in _VALID and not key.startswith(_OPEN):
             raise ConfigError(f"unknown configuration key '{key}'{nearest(key, _VALID)}")
     for name, value in layer.items():
         section = str(name)
@@ -365,4 +367,5 @@ def _paths(tree: Any, prefix: str = "") -> list[str]:
     return found
 
 
+_OPEN = ("diffusion.options.",)  # checked by the backbone that they are given to
 _VALID = frozenset(_paths(OmegaConf.to_container(OmegaConf.structured(Config))))

@@ -62,7 +62,7 @@ class FeaturePainter:
             return marks, (vertices[triangles] * weights[..., None]).sum(-2)
 
         marks, points = pose(0.0)
-        # Open lids are folded to a fraction of their height; how far a point lies from the lashes shows when they close.
+        # Open lids are folded to a fraction of their height; closed ones show how far a point lies from the lashes.
         closed_marks, closed = pose(1.0)
         self.eyeball = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         self.radius = torch.full((len(points),), torch.inf, device=points.device)

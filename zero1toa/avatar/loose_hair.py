@@ -1,9 +1,9 @@
 """Loose hair: Gaussians beyond the head's outline, so that hair ends in strands and not in a line.
 
-The lifted scalp (:mod:`zero1toa.avatar.hair`) follows the closed mass of the hair. What the portrait's matte has beyond
-it, wisps and the soft rim, becomes single Gaussians in the plane of the outline: bound to the nearest triangles of scalp
-and neck, in the portrait's colours, with the opacity that the matte still lacks. Their depths are spread, so that they
-stand as loose hair from the side and not as a sheet.
+The lifted scalp (:mod:`zero1toa.avatar.hair`) follows the closed mass of the hair. What the portrait's matte has
+beyond it, wisps and the soft rim, becomes single Gaussians in the plane of the outline: bound to the nearest triangles
+of scalp and neck, in the portrait's colours, with the opacity that the matte still lacks. Their depths are spread, so
+that they stand as loose hair from the side and not as a sheet.
 """
 
 from __future__ import annotations

@@ -25,16 +25,19 @@ def list_assets() -> None:
             asset.purpose,
             asset.instead,
             asset.licence,
-            "unknown" if asset.size is None else f"{asset.size / 1e6:.0f} MB",
+            "not known" if asset.size is None else f"{asset.size / 1e6:.0f} MB",
             here,
             end_section=True,
         )
     console.print(table)
     console.print(f"Asset folder: {assets.home()} (set ZERO1TOA_HOME to move it). Nothing is downloaded by itself:")
     for asset in assets.catalog():
-        console.print(f"  {asset.name}: fetch {asset.source}", highlight=False, soft_wrap=True)
+        file = "" if asset.source.endswith(asset.download) else f"{asset.download} from "
+        console.print(f"  {asset.name}: fetch {file}{asset.source}", highlight=False, soft_wrap=True)
         console.print(
-            f"  {' ' * len(asset.name)}  then zero1toa assets install {asset.name} {asset.given}", highlight=False
+            f"  {' ' * len(asset.name)}  then zero1toa assets install {asset.name} {asset.download}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 

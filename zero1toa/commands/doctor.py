@@ -93,6 +93,23 @@ def _diffusion() -> Finding:
     return Finding(part, f"compact backbone, {WEIGHTS.stat().st_size / 1e6:.0f} MB in the package", True)
 
 
+def _animators() -> Finding:
+    from zero1toa.diffusion import aniportrait, echomimic, follow_your_emoji
+    from zero1toa.diffusion.animator.networks import missing_assets
+
+    part, ready, lacking = "Portrait animators", [], []
+    for module in (follow_your_emoji, aniportrait, echomimic):
+        names = [asset.name for asset in missing_assets(module.FILES)]
+        if names:
+            lacking.append(f"{module.SPEC.name} needs {', '.join(names)}")
+        else:
+            ready.append(module.SPEC.name)
+    advice = f"zero1toa assets says where from: {'; '.join(lacking)}" if lacking else ""
+    if ready:
+        return Finding(part, f"{', '.join(ready)}, by diffusion.backbone", True, advice=advice)
+    return Finding(part, "none; the compact backbone refines", False, advice=advice)
+
+
 def _perceptual() -> Finding:
     asset = assets.get("vgg16")
     if asset.find() and _version("lpips"):
@@ -137,6 +154,7 @@ def diagnose() -> list[Finding]:
         _matting(),
         _head(),
         _diffusion(),
+        _animators(),
         _rasteriser(),
         _perceptual(),
         _tracking(),

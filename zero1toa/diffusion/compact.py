@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,11 @@ class CompactBackbone:
         if source is not None:
             source = torch.cat([source, torch.ones_like(source[:, :, :1])], 2).to(self._device, torch.float32)
         return CompactControl(features, source)
+
+    def window(self, control: CompactControl, frames: Sequence[int]) -> CompactControl:
+        """Landmark features and source of some frames."""
+        source = None if control.source is None else control.source[:, list(frames)]
+        return CompactControl(control.features[:, list(frames)], source)
 
     def predict(
         self, latents: Tensor, timestep: int, reference: ReferenceBank, control: CompactControl, *, conditional: bool

@@ -9,6 +9,8 @@ nothing better: no avatar should ever be trained with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -76,6 +78,10 @@ class FakeBackbone:
     def prepare_control(self, maps: Tensor, source: Tensor | None = None) -> ControlState:
         """Latents of the landmark maps ``[B, T, 48, h, w]``."""
         return self.encode(maps) + 1
+
+    def window(self, control: ControlState, frames: Sequence[int]) -> ControlState:
+        """Latents of some frames' maps."""
+        return control[:, list(frames)]
 
     def predict(
         self, latents: Tensor, timestep: int, reference: ReferenceState, control: ControlState, *, conditional: bool

@@ -8,7 +8,7 @@ strength) is written once outside, in :mod:`zero1toa.diffusion.inversion` and :m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +36,9 @@ class BackboneSpec:
         steps: default number of inference steps.
         guidance: default classifier-free guidance.
         uses_source: whether :meth:`VideoBackbone.prepare_control` reads the latents of the clip being refined.
+        window_overlap: frames that windows share where a clip is longer, see :mod:`zero1toa.diffusion.windows`; None
+            for a model that takes no longer clips.
+        window_shift: frames by which the windows move with every denoising step.
     """
 
     name: str
@@ -47,6 +50,8 @@ class BackboneSpec:
     steps: int
     guidance: float
     uses_source: bool = False
+    window_overlap: int | None = None
+    window_shift: int = 0
 
 
 @runtime_checkable
@@ -78,6 +83,10 @@ class VideoBackbone(Protocol):
 
     def prepare_control(self, maps: Tensor, source: Tensor | None = None) -> ControlState:
         """Landmark features of maps ``[B, T, H, W, 3]`` in [0, 1]; ``source`` are latents of the clip being refined."""
+        ...
+
+    def window(self, control: ControlState, frames: Sequence[int]) -> ControlState:
+        """Landmark features of some frames of the clips, in the order given."""
         ...
 
     def predict(

@@ -10,7 +10,7 @@ from torch import Tensor
 from zero1toa.diffusion.inversion import Predict, invert
 from zero1toa.diffusion.protocol import ControlState, ReferenceState, VideoBackbone
 from zero1toa.diffusion.schedule import CLEAN, NoiseSchedule
-from zero1toa.errors import ConfigError
+from zero1toa.diffusion.windows import check_length, windowed
 
 
 def denoise(predict: Predict, schedule: NoiseSchedule, latents: Tensor, timesteps: Sequence[int]) -> Tensor:
@@ -36,13 +36,6 @@ def denoise(predict: Predict, schedule: NoiseSchedule, latents: Tensor, timestep
 def seeded_noise(latents: Tensor, seed: int) -> Tensor:
     """Standard normal shaped as ``latents``, the same on every device."""
     return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents.device)
-
-
-def guided(backbone: VideoBackbone, reference: ReferenceState, control: ControlState, guidance: float) -> Predict:
-    """The model as a function of latents and timestep; guidance 1 costs one evaluation, others two."""
-    if guidance == 1.0:
-        return lambda latents, timestep: backbone.predict(latents, timestep, reference, control, conditional=True)
-    return lambda latents, timestep: backbone.predict_guided(latents, timestep, reference, control, guidance)
 
 
 @torch.no_grad()
@@ -81,19 +74,20 @@ def refine_latents(
         Refined clean latents ``[B, T, C, h, w]`` float32.
 
     Raises:
-        ConfigError: for impossible ``steps`` or ``strength``, or a clip longer than the backbone takes.
+        ConfigError: for impossible ``steps`` or ``strength``, or a clip longer than the backbone takes, at once
+            or in windows.
     """
-    frames, limit = latents.shape[1], backbone.spec.max_frames
-    if frames > limit:
-        raise ConfigError(f"{backbone.spec.name} takes clips of up to {limit} frames, not {frames}; lower the frames")
+    frames = latents.shape[1]
+    check_length(backbone.spec, frames)
     schedule = NoiseSchedule.from_config(backbone.spec.scheduler)
     timesteps = schedule.timesteps(steps, strength)
     if noise is None:
-        up = guided(backbone, reference, control, inversion_guidance)
+        up = windowed(backbone, reference, control, inversion_guidance, frames, timesteps)
         start = invert(up, schedule, latents, timesteps, fixed_point_iterations)
     elif timesteps:
         alpha, sigma = schedule.level(timesteps[0])
         start = alpha * latents.float() + sigma * noise
     else:
         start = latents.float()
-    return denoise(guided(backbone, reference, control, guidance), schedule, start, timesteps)
+    down = windowed(backbone, reference, control, guidance, frames, timesteps)
+    return denoise(down, schedule, start, timesteps)

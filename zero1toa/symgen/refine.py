@@ -28,13 +28,13 @@ def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
     """Load the configured backbone and check that it takes the configured clips.
 
     Raises:
-        ConfigError: for an unknown backbone or start, or clips longer than it takes.
+        ConfigError: for an unknown backbone, option or start, or clips longer than it takes.
         AssetError: if its weights are not installed.
     """
     from zero1toa.diffusion.registry import load_backbone
 
-    backbone = load_backbone(config.diffusion.backbone, device, config.diffusion.dtype)
-    if config.curriculum.frames > backbone.spec.max_frames:
+    backbone = load_backbone(config.diffusion.backbone, device, config.diffusion.dtype, config.diffusion.options)
+    if config.curriculum.frames > backbone.spec.max_frames and backbone.spec.window_overlap is None:
         raise ConfigError(
             f"curriculum.frames={config.curriculum.frames}, but the backbone '{backbone.spec.name}' takes clips of at "
             f"most {backbone.spec.max_frames} frames"

@@ -1,0 +1,123 @@
+"""Convolutional parts of the UNet, and the layers of one resolution."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zero1toa.diffusion.animator.attention import LayerContext, SpatialTransformer
+from zero1toa.diffusion.animator.config import UNetConfig
+from zero1toa.diffusion.animator.motion import MotionModule
+from zero1toa.diffusion.blocks import sinusoid
+
+
+class TimeEmbedding(nn.Module):
+    """Timestep to the vector that every residual block adds."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(channels, 4 * channels)
+        self.linear_2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        """``[1]`` to ``[1, 4 C]``, already activated for the residual blocks."""
+        waves = sinusoid(timestep, self.linear_1.in_features).to(self.linear_1.weight.dtype)
+        return F.silu(self.linear_2(F.silu(self.linear_1(waves))))
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions with a residual; the time embedding is added in between."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = nn.Linear(time_channels, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """``x`` ``[N, C, h, w]``, ``time`` ``[1, E]``: all frames are at one noise level."""
+        hidden = self.conv1(F.silu(self.norm1(x))) + self.time_emb_proj(time)[..., None, None]
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Downsample(nn.Module):
+    """Halve the resolution by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, h, w]`` to ``[N, C, h / 2, w / 2]``."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double the resolution: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, h, w]`` to ``[N, C, 2 h, 2 w]``."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Stage(nn.Module):
+    """Layers of one resolution: residual block, then, where it has them, spatial transformer and motion module.
+
+    Args:
+        config: sizes of the network.
+        inputs: channels that come into each layer.
+        channels: channels that leave it.
+        attention: number of leading layers with a spatial transformer.
+        motion: number of leading layers with a motion module.
+        resample: what follows the layers.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        inputs: tuple[int, ...],
+        channels: int,
+        attention: int,
+        motion: int,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        time = 4 * config.channels[0]
+        self.resnets = nn.ModuleList(ResnetBlock(width, channels, time, config.groups) for width in inputs)
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(channels, config.heads, config.groups, config.prompt_channels, config.prompt_scale)
+            for _ in range(attention)
+        )
+        self.motion_modules = nn.ModuleList(MotionModule(channels, config.groups) for _ in range(motion))
+        self.resample = resample
+
+    def layer(
+        self, index: int, x: Tensor, time: Tensor, frames: int, contexts: tuple[LayerContext, ...], split: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run one layer.
+
+        Args:
+            index: which.
+            x: ``[N, C, h, w]``.
+            time: ``[1, E]``.
+            frames: frames per clip.
+            contexts: what this stage's spatial transformers read.
+            split: leading entries of N that see the reference.
+
+        Returns:
+            The feature map, and the normed tokens of the layer's self-attention, None if it has no attention.
+        """
+        x, normed = self.resnets[index](x, time), None
+        if index < len(self.attentions):
+            x, normed = self.attentions[index](x, contexts[index], split)
+        if index < len(self.motion_modules):
+            x = self.motion_modules[index](x, frames)
+        return x, normed
