@@ -241,10 +241,31 @@ def test_lids_keep_the_eyes_colours_out(face: tuple) -> None:
     assert colors[lids].mean(-1).quantile(0.67) > 0.5
 
 
-def test_irises_are_radially_symmetric_with_a_dark_pupil(face: tuple) -> None:
-    head, binding, points, colors, _, vertices = face
+def test_what_lies_open_of_an_eye_is_copied(face: tuple) -> None:
+    head, binding, points, colors, seen, vertices = face
     marks = head.landmarks.positions(vertices, head.faces)
-    iris = (head.regions["iris_left"])[binding]
+    for side, iris in (("left", 473), ("right", 468)):
+        radius = (marks[iris + 1 : iris + 5] - marks[iris]).norm(dim=-1).mean()
+        near = (points - marks[iris]).norm(dim=-1) < 0.55 * radius
+        middle = near & head.regions[f"iris_{side}"][binding] & (seen > 0.95)
+        assert middle.sum() > 20
+        copied = torch.tensor([0.2, 0.4, 0.9]).expand(int(middle.sum()), 3)
+        torch.testing.assert_close(colors[middle], copied, atol=0.04, rtol=0)  # footprints touch the lids' margins
+
+
+def test_what_lids_hide_of_an_iris_is_radially_symmetric_with_a_dark_pupil() -> None:
+    """The picture's irises are blue without pupils, seen all over, but none of it is clear of the lids."""
+    head = load_head("canonical")
+    vertices = head.vertices(head.neutral())
+    avatar = initialise(head, vertices, AvatarConfig(gaussians_per_triangle=3))
+    features = PortraitProjector(head, avatar, vertices).features
+    points = avatar.splats(vertices).means.detach()
+    on_iris = (head.regions["iris_left"] | head.regions["iris_right"])[avatar.binding]
+    shown = torch.where(on_iris[:, None], torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0.9, 0.1, 0.9]))[None]
+    confidence = torch.ones(1, len(avatar))
+    colors = features.eyeballs(shown, confidence, torch.ones(1, 1, 1), torch.zeros_like(confidence))[0]
+    marks = head.landmarks.positions(vertices, head.faces)
+    iris = head.regions["iris_left"][avatar.binding]
     radius = (marks[474:478] - marks[473]).norm(dim=-1).mean()
     relative = (points[iris] - marks[473]) / radius
     rho, color = relative.norm(dim=-1), colors[iris]

@@ -1,0 +1,98 @@
+"""Loose hair and the neck's end on an ellipsoid head, against mattes drawn by formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sphere_head import SphereHead
+
+from zero1toa.avatar.creation import create_avatar
+from zero1toa.avatar.loose_hair import _opacities
+from zero1toa.config import AvatarConfig
+from zero1toa.render.cameras import intrinsics, orbit
+from zero1toa.types import Portrait
+
+SIZE = 256
+DISTANCE = 1.2
+FOCAL = float(intrinsics(18.0, SIZE)[1, 1])
+CONFIG = AvatarConfig(gaussians_per_triangle=3)
+HAIR = (60, 40, 20)
+
+
+def _plane() -> tuple[np.ndarray, np.ndarray]:
+    """Metres to the right and up, in the plane through the head's centre, of every pixel of a frontal portrait."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
+    return (x - SIZE / 2) * DISTANCE / FOCAL, (SIZE / 2 - y) * DISTANCE / FOCAL
+
+
+def _portrait(head: SphereHead, alpha: np.ndarray) -> Portrait:
+    x, y = _plane()
+    skull = (x / 0.0752) ** 2 + (y / 0.1105) ** 2 <= 1
+    image = np.zeros((SIZE, SIZE, 4), np.uint8)
+    image[..., :3] = np.where((skull & (y < 0.05))[..., None], (220, 180, 160), HAIR)
+    image[..., 3] = np.round(255 * alpha)
+    return Portrait(
+        image=image,
+        landmarks=np.zeros((478, 2), np.float32),
+        viewmat=orbit(0.0, 0.0, DISTANCE).numpy(),
+        K=intrinsics(18.0, SIZE).numpy(),
+        params=head.neutral(),
+        arkit=np.zeros(52, np.float32),
+        residual=0.0,
+        yaw=0.0,
+    )
+
+
+def _seen(head: SphereHead, portrait: Portrait) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Colours over black and alpha of the new avatar in the portrait's camera, and how many Gaussians it has."""
+    made = create_avatar(head, portrait, CONFIG)
+    camera = torch.from_numpy(portrait.viewmat)[None, None], torch.from_numpy(portrait.K)[None, None]
+    with torch.no_grad():
+        picture, alpha, _ = made.avatar.render(head.vertices(made.params)[None], *camera, SIZE, (0.0, 0.0, 0.0))
+    assert len(made.seen) == len(made.kept) == len(made.avatar)
+    return picture[0, 0], alpha[0, 0, ..., 0], len(made.avatar)
+
+
+def test_strands_beyond_the_outline_are_drawn_in_their_colour() -> None:
+    head = SphereHead(rows=28, columns=40)
+    x, y = _plane()
+    closed = (x / 0.085) ** 2 + (y / 0.120) ** 2 <= 1
+    angle = np.arctan2(y, x)
+    reach = (x / 0.105) ** 2 + (y / 0.140) ** 2
+    strands = (reach <= 1) & (y > 0.03) & (np.abs(np.sin(9 * angle)) < 0.25) & ~closed
+    without, with_strands = (_seen(head, _portrait(head, (m).astype(float))) for m in (closed, closed | strands))
+    away = torch.from_numpy(strands & (reach > 0.75))
+    assert without[1][away].mean() < 0.15
+    assert with_strands[1][away].mean() > 0.6
+    assert with_strands[2] > without[2]
+    colour = with_strands[0][away].sum(0) / with_strands[1][away].sum()
+    torch.testing.assert_close(colour, torch.tensor(HAIR) / 255, atol=0.05, rtol=0)
+    # Nothing grows where the matte is empty.
+    empty = torch.from_numpy(reach > 1.25)
+    assert with_strands[1][empty].max() < 0.05
+
+
+def test_opacities_of_a_mass_and_of_a_strand_cover_as_the_matte_wants() -> None:
+    matte = np.zeros((48, 48))
+    matte[8:24, 8:24] = 0.7
+    matte[32, 6:42] = 0.7
+    opacity = _opacities(matte)
+    y, x = np.mgrid[0:48, 0:48]
+    for row, column in ((16, 16), (32, 20)):
+        # What passes all Gaussians around a pixel's centre, multiplied one by one.
+        weight = np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * 0.55**2))
+        passes = np.prod(1 - np.where(matte > 0, opacity, 0) * weight)
+        assert abs((1 - passes) - 0.7) < 0.04
+
+
+def test_a_neck_ends_where_the_photo_does() -> None:
+    head = SphereHead(rows=28, columns=40)
+    x, y = _plane()
+    whole = (x / 0.0752) ** 2 + (y / 0.1105) ** 2 <= 1
+    rows = []
+    for end in (-0.2, -0.085):
+        _, alpha, _ = _seen(head, _portrait(head, (whole & (y > end)).astype(float)))
+        middle = alpha[:, SIZE // 2]
+        rows.append(float(_plane()[1][:, 0][(middle > 0.5).numpy()].min()))
+    assert rows[1] > rows[0] + 0.004
+    assert abs(rows[1] + 0.085) < 0.008
