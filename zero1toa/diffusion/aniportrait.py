@@ -86,6 +86,7 @@ class AniPortrait(AnimatorBackbone):
             training mode; else by the averages stored in training.
         raw_maps: give the guider ``2 * u - 1`` of the maps' bytes, -1 to 509, as the released pipeline does; else of
             their fractions, -1 to 1, as in training. With ``batch_statistics`` only the borders tell the difference.
+        compiled: see :class:`AnimatorBackbone`.
     """
 
     def __init__(
@@ -97,8 +98,9 @@ class AniPortrait(AnimatorBackbone):
         half_reference: bool = True,
         batch_statistics: bool = True,
         raw_maps: bool = True,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(spec, STYLE, networks, device, dtype, half_reference)
+        super().__init__(spec, STYLE, networks, device, dtype, half_reference, compiled)
         assert isinstance(networks.guider, PoseGuider)
         networks.guider.use_statistics_of("batch" if batch_statistics else "training")
         # Bytes up to 509, and channels that are almost constant: both are beyond half precision, and it runs only once.

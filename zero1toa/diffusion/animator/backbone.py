@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zero1toa.diffusion.animator import autoencoder
+from zero1toa.diffusion.animator.acceleration import compile_layers
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.drawing import DrawingStyle, draw_track
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
@@ -61,6 +62,7 @@ class AnimatorBackbone(abc.ABC):
         dtype: type in which the networks compute; latents and their arithmetic stay float32.
         half_reference: round reference features to half precision, as the released pipelines of AniPortrait and
             EchoMimic do whatever type they run in (changes a prediction by about 1e-4).
+        compiled: compile the denoiser's layers at their first use.
     """
 
     null_control: bool = False
@@ -74,6 +76,7 @@ class AnimatorBackbone(abc.ABC):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         half_reference: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.spec = spec
         self.style = style
@@ -82,6 +85,8 @@ class AnimatorBackbone(abc.ABC):
         self._dtype = dtype
         self._half_reference = half_reference
         networks.prepare(self._device, dtype)
+        if compiled:
+            compile_layers(networks.denoiser)
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,388 @@
+"""Speed of the portrait animators at their real size, with random weights: each part beside the limit set for it.
+
+    python benchmarks/animator_speed.py --output speed [--models follow_your_emoji aniportrait] [--parts step refine ...]
+
+Nothing is downloaded. Times are medians of CUDA events around a call, after calls that compile and warm up; operations
+are the model's own, counted by a pass on torch's ``meta`` device. ``public`` is the same work in the structure of the
+public pipelines (see ``public_structure.py``), timed in the same run. Results are printed, and written to
+``animator_speed.json`` after every part.
+
+``--tiny --device cpu`` runs every part on a CPU, to try the script itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from kernel_profile import profile_text
+from public_structure import PublicStructure
+from random_animator import NAMES, count_operations, prompt_of, random_backbone, sizes
+from torch import Tensor
+
+from zero1toa.diffusion.animator.backbone import AnimatorBackbone
+from zero1toa.diffusion.sampling import refine_latents
+
+PARTS = ("ceiling", "attention", "step", "vae", "prepare", "refine", "clips", "public")
+STEPS = 25
+LIMITS = {
+    "step TFLOP/s": ">= 400",
+    "inversion TFLOP/s": ">= 400",
+    "start-up s": "< 90",
+    "refinement s": "<= 3.3",
+    "peak GB": "<= 40",
+    "public / ours": ">= 2.5",
+}
+
+
+class Bench:
+    """Measures, prints and keeps figures.
+
+    Args:
+        options: of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        self.cuda = self.device.type == "cuda"
+        self.dtype = torch.bfloat16 if self.cuda else torch.float32
+        self.steps = 2 if options.tiny else STEPS
+        self.size = 64 if options.tiny else 512
+        self.record: dict[str, Any] = {
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "device": torch.cuda.get_device_name() if self.cuda else platform.machine(),
+            "torch": torch.__version__,
+            "cudnn": torch.backends.cudnn.version() if self.cuda else None,
+            "frames": options.frames,
+            "size": self.size,
+            "results": {},
+        }
+
+    def note(self, name: str, value: float, unit: str, limit: str = "") -> None:
+        """Print a figure and keep it."""
+        print(f"{name:<64} {value:12.3f} {unit:<8} {limit}", flush=True)
+        self.record["results"][name] = {"value": value, "unit": unit, "limit": limit}
+        self.options.output.mkdir(parents=True, exist_ok=True)
+        target: Path = self.options.output / "animator_speed.json"
+        partial = target.with_suffix(".part")
+        partial.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, target)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def seconds(self, call: Callable[[], object], repeats: int = 7, warm: int = 2) -> float:
+        """Median time of a call."""
+        for _ in range(warm):
+            call()
+        times = []
+        for _ in range(1 if self.options.tiny else repeats):
+            self.synchronize()
+            if self.cuda:
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                call()
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end) / 1000)
+            else:
+                began = time.perf_counter()
+                call()
+                times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    def forget_peak(self) -> None:
+        """Free what nobody holds, and start to count memory anew."""
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> float:
+        """Most memory allocated since :meth:`forget_peak`, in GB."""
+        return torch.cuda.max_memory_allocated() / 1e9 if self.cuda else 0.0
+
+    def random(self, *shape: int, seed: int = 0) -> Tensor:
+        """Uniform in [0, 1]."""
+        return torch.rand(shape, generator=torch.Generator(self.device).manual_seed(seed), device=self.device)
+
+
+class Clip:
+    """What one call refines: portraits, maps and clips of several identities."""
+
+    def __init__(self, bench: Bench, clips: int) -> None:
+        frames, size = bench.options.frames, bench.size
+        self.portrait = bench.random(clips, size, size, 3, seed=1)
+        self.maps = (bench.random(clips, frames, size, size, 3, seed=2) * 255).round() / 255
+        self.frames = bench.random(clips, frames, size, size, 3, seed=3)
+
+
+def build(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
+    """A backbone that computes as the variant says."""
+    compiled = variant == "compiled"
+    backbone = random_backbone(name, bench.options.tiny, bench.device, bench.dtype, compiled=compiled)
+    if variant == "whole":  # what plain torch.compile makes of the denoiser
+        backbone.networks.denoiser = torch.compile(backbone.networks.denoiser, dynamic=False)  # type: ignore[assignment]
+    return backbone
+
+
+def ceiling(bench: Bench) -> None:
+    """What the device gives to one large matrix product and one large copy."""
+    side = 256 if bench.options.tiny else 8192
+    a, b = (torch.randn(side, side, device=bench.device, dtype=bench.dtype) for _ in range(2))
+    bench.note(f"matrix product {side}", 2 * side**3 / bench.seconds(lambda: a @ b, 20, 5) / 1e12, "TFLOP/s")
+    values = 1 << (16 if bench.options.tiny else 30)
+    source, target = (torch.ones(values, device=bench.device, dtype=bench.dtype) for _ in range(2))
+    moved = 2 * source.numel() * source.element_size()
+    bench.note("copy, read + written", moved / bench.seconds(lambda: target.copy_(source), 20, 3) / 1e12, "TB/s")
+
+
+def attention(bench: Bench) -> None:
+    """Self-attention with each of torch's kernels, at the shapes of each resolution; also with heads padded to 64."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    config, frames = sizes("aniportrait", bench.options.tiny).denoiser, bench.options.frames
+    side = bench.size // 8
+    for level, channels in enumerate(config.channels[:3]):
+        tokens = (side >> level) ** 2
+        for joined, width in itertools.product((1, 2), {channels // config.heads, 64 if level == 0 else 0} - {0}):
+            # As the layer has them: queries are a third of a product, heads side by side.
+            q, k, v = (
+                torch.randn(frames, tokens * times, 3, config.heads, width, device=bench.device, dtype=bench.dtype)[
+                    :, :, 0
+                ].transpose(1, 2)
+                for times in (1, joined, joined)
+            )
+            operations = 4 * frames * tokens * tokens * joined * channels
+            for kernel in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "default"):
+                title = f"attention {tokens} x {tokens * joined}, width {width}, {kernel.lower()}"
+                try:
+                    if kernel == "default":
+                        spent = bench.seconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v))
+                    else:
+                        with sdpa_kernel(getattr(SDPBackend, kernel)):
+                            spent = bench.seconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v))
+                except RuntimeError as error:
+                    print(f"{title}: {str(error).splitlines()[0]}")
+                    continue
+                bench.note(title, operations / spent / 1e12, "TFLOP/s")
+
+
+def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
+    """Evaluations with and without guidance; returns the backbone, compiled for both."""
+    began = time.perf_counter()
+    backbone = build(bench, name, variant)
+    clip = Clip(bench, 1)
+    reference = backbone.prepare_reference(clip.portrait, clip.portrait)
+    control = backbone.prepare_control(clip.maps)
+    side = bench.size // backbone.spec.latent_stride
+    latents = torch.randn(1, bench.options.frames, backbone.spec.latent_channels, side, side, device=bench.device)
+
+    def guided() -> Tensor:
+        return backbone.predict_guided(latents, 499, reference, control, 3.5)
+
+    def inversion() -> Tensor:
+        return backbone.predict(latents, 499, reference, control, conditional=True)
+
+    for call in (guided, inversion):
+        call()
+    bench.synchronize()
+    label = f"{name}, {variant}"
+    bench.note(f"{label}: start-up s", time.perf_counter() - began, "s", LIMITS["start-up s"])
+    for title, call, guidance in (("step", guided, True), ("inversion", inversion, False)):
+        operations = sum(
+            count_operations(name, bench.options.tiny, bench.options.frames, bench.size, guidance).values()
+        )
+        began = time.perf_counter()
+        call()
+        launched = time.perf_counter() - began
+        bench.forget_peak()
+        spent = bench.seconds(call)
+        bench.note(f"{label}: {title}", spent * 1000, "ms")
+        bench.note(f"{label}: {title} TFLOP/s", operations / spent / 1e12, "TFLOP/s", LIMITS[f"{title} TFLOP/s"])
+        bench.note(f"{label}: {title}, host time to launch", launched * 1000, "ms")
+        bench.note(f"{label}: {title}, peak GB", bench.peak(), "GB", LIMITS["peak GB"])
+    if not torch.isfinite(guided()).all():
+        raise RuntimeError(f"{label} gives values that are not finite")
+    if bench.options.profile:
+        text = profile_text(guided, backbone.networks.denoiser, bench.cuda, bench.dtype)
+        (bench.options.output / f"profile-{name}-{variant}.txt").write_text(text, encoding="utf-8")
+    return backbone
+
+
+def agreement(bench: Bench, name: str, variants: dict[str, AnimatorBackbone]) -> None:
+    """How far variants are from the eager one, against what half precision costs anyway."""
+    clip = Clip(bench, 1)
+    outputs = {}
+    for variant, backbone in variants.items():
+        state = backbone.prepare_reference(clip.portrait, clip.portrait), backbone.prepare_control(clip.maps)
+        latents = backbone.encode(clip.frames)
+        outputs[variant] = backbone.predict_guided(latents, 499, *state, 3.5)
+    expected = outputs["eager"]
+    for variant, output in outputs.items():
+        if variant != "eager":
+            error = float((output - expected).norm() / expected.norm())
+            bench.note(f"{name}: relative difference of {variant} to eager", error, "")
+
+
+def vae(bench: Bench, name: str, backbone: AnimatorBackbone) -> None:
+    """The image autoencoder on a clip."""
+    clip = Clip(bench, 1)
+    began = time.perf_counter()
+    latents = backbone.encode(clip.frames)
+    backbone.decode(latents)
+    bench.synchronize()
+    bench.note(f"{name}: first encode and decode", time.perf_counter() - began, "s")
+    bench.forget_peak()
+    bench.note(f"{name}: encode", bench.seconds(lambda: backbone.encode(clip.frames)) * 1000, "ms")
+    bench.note(f"{name}: decode", bench.seconds(lambda: backbone.decode(latents)) * 1000, "ms")
+    bench.note(f"{name}: autoencoder, peak GB", bench.peak(), "GB")
+
+
+def prepare(bench: Bench, name: str, backbone: AnimatorBackbone) -> None:
+    """What is done once for an identity or a clip."""
+    clip = Clip(bench, 1)
+    spent = bench.seconds(lambda: backbone.prepare_reference(clip.portrait, clip.portrait))
+    bench.note(f"{name}: reference, once an identity", spent * 1000, "ms")
+    spent = bench.seconds(lambda: backbone.prepare_control(clip.maps))
+    bench.note(f"{name}: landmark features, once a clip", spent * 1000, "ms")
+
+
+def refinement(bench: Bench, name: str, backbone: AnimatorBackbone, clips: int) -> float:
+    """Encode, invert, denoise, decode, through the project's own loop; seconds."""
+    clip = Clip(bench, clips)
+    reference = backbone.prepare_reference(clip.portrait, clip.portrait)
+
+    def run() -> Tensor:
+        latents, control = backbone.encode(clip.frames), backbone.prepare_control(clip.maps)
+        refined = refine_latents(backbone, latents, reference, control, steps=bench.steps, guidance=3.5)
+        return backbone.decode(refined)
+
+    run()
+    bench.forget_peak()
+    spent = bench.seconds(run, repeats=3, warm=0)
+    bench.note(f"{name}: refinement of {clips} s", spent, "s", LIMITS["refinement s"] if clips == 1 else "")
+    bench.note(f"{name}: refinement of {clips}, peak GB", bench.peak(), "GB", LIMITS["peak GB"])
+    return spent
+
+
+def public(bench: Bench, name: str) -> float:
+    """The same refinement in the structure of the public pipelines, eager and in half precision; seconds."""
+    dtype = torch.float16 if bench.cuda else torch.float32
+    backbone = random_backbone(name, bench.options.tiny, bench.device, dtype, compiled=False)
+    pipeline, clip = PublicStructure(backbone), Clip(bench, 1)
+    prompt = prompt_of(name, sizes(name, bench.options.tiny), 1, bench.device).to(dtype)
+    portrait = torch.randn(1, 4, bench.size // 8, bench.size // 8, device=bench.device, dtype=dtype)
+    with torch.no_grad():
+        contexts = pipeline.contexts(portrait, prompt)
+        latents = torch.randn(1, bench.options.frames, 4, *portrait.shape[-2:], device=bench.device)
+        for title, guidance in (("step", 3.5), ("inversion", 1.0)):
+            call = lambda g=guidance: pipeline.predict(latents, 499, contexts, clip.maps, g)  # noqa: E731
+            bench.note(f"{name}, public structure: {title}", bench.seconds(call, 3) * 1000, "ms")
+    bench.forget_peak()
+
+    def refine() -> Tensor:
+        return pipeline.refine(clip.frames, portrait, prompt, clip.maps, bench.steps, 3.5)
+
+    spent = bench.seconds(refine, repeats=2, warm=0)
+    bench.note(f"{name}, public structure: refinement", spent, "s")
+    bench.note(f"{name}, public structure: refinement, peak GB", bench.peak(), "GB")
+    return spent
+
+
+def model(bench: Bench, name: str) -> None:
+    """All parts of one animator."""
+    parts, variants = bench.options.parts, bench.options.variants
+    for guided in (True, False):
+        counts = count_operations(name, bench.options.tiny, bench.options.frames, bench.size, guided)
+        title = f"{name}, {'step' if guided else 'inversion'}: operations"
+        bench.note(title, sum(counts.values()) / 1e12, "TFLOP")
+        for part, amount in counts.most_common():
+            bench.note(f"{title} of {part}", amount / 1e12, "TFLOP")
+    built: dict[str, AnimatorBackbone] = {}
+    if "step" in parts:
+        for variant in variants:
+            built[variant] = step(bench, name, variant)
+        if "eager" in built:
+            agreement(bench, name, built)
+    last = variants[-1]
+    backbone = built.pop(last) if last in built else build(bench, name, last)
+    built.clear()
+    bench.forget_peak()
+    if "vae" in parts:
+        vae(bench, name, backbone)
+    if "prepare" in parts:
+        prepare(bench, name, backbone)
+    ours = refinement(bench, name, backbone, 1) if "refine" in parts else None
+    if "clips" in parts:
+        one = ours or refinement(bench, name, backbone, 1)
+        for clips in range(2, bench.options.clips + 1):
+            more = refinement(bench, name, backbone, clips)
+            bench.note(f"{name}: each clip beyond the first, of {clips}", (more - one) / (clips - 1), "s")
+    del backbone
+    bench.forget_peak()
+    if "public" in parts:
+        theirs = public(bench, name)
+        if ours is not None:
+            bench.note(f"{name}: public / ours", theirs / ours, "times", LIMITS["public / ours"])
+    bench.forget_peak()
+
+
+def main() -> None:
+    """Command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=("eager", "whole", "compiled"),
+        default=["eager", "compiled"],
+        help="of the denoiser, the last for what follows: eager, plain torch.compile of the whole, and as the package does",
+    )
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=2, help="most clips in one call")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="tiny networks and pictures, 2 steps")
+    parser.add_argument("--profile", action="store_true", help="write tables of a guided step's kernels")
+    bench = Bench(parser.parse_args())
+    options = bench.options
+    options.output.mkdir(parents=True, exist_ok=True)
+    print(
+        f"{bench.record['device']}, torch {torch.__version__}, {options.frames} frames at {bench.size}, {bench.dtype}"
+    )
+    failed = False
+    for title, call in (("ceiling", lambda: ceiling(bench)), ("attention", lambda: attention(bench))):
+        if title in options.parts:
+            call()
+            bench.forget_peak()
+    for name in options.models:
+        try:
+            model(bench, name)
+        except Exception:  # the other model's figures are still worth having
+            traceback.print_exc()
+            failed = True
+            bench.forget_peak()
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
