@@ -199,6 +199,11 @@ class CurriculumConfig:
     """Fixed camera azimuth of a temporal clip in degrees."""
     temporal_elevation: tuple[float, float] = (-5.0, 10.0)
     """Fixed camera elevation of a temporal clip in degrees."""
+    synthetic_talk: str = ""
+    """Folder (or file) of TalkSHOW clips, .npy or .pkl, for the synthetic stage, with ``head=flame2020``; empty makes
+    procedural talk."""
+    real_talk: str = ""
+    """The same for the real stage: SHOW's recordings, .pkl, as in the paper."""
     wide_jaw: bool = True
     """Add wide-open jaws to the talk: recorded talk-show jaws stay under 10 degrees (an addition)."""
 
