@@ -33,6 +33,11 @@ class PortraitConfig:
     """Smallest accepted face height in pixels of the photo."""
     max_yaw: float = 55.0
     """Largest accepted head yaw in degrees; beyond it half of the face is unseen."""
+    shape_from: str = ""
+    """Result of MICA, DECA, EMOCA or SMIRK on this photo whose identity is taken instead of fitting one, with
+    ``head=flame2020``; the camera is fitted all the same."""
+    expression_from: str = ""
+    """Result of DECA, EMOCA or SMIRK on this photo whose expression and jaw are taken, with ``head=flame2020``."""
 
 
 @dataclass
