@@ -14,7 +14,7 @@ from zero1toa.commands.player import open_player
 from zero1toa.errors import MotionError, OutputError
 from zero1toa.head.arkit import coefficients
 from zero1toa.head.flame.sequence import FlameSequence, require_flame2020
-from zero1toa.motion.drivers import load_driver
+from zero1toa.motion.drivers import is_video, load_driver
 from zero1toa.motion.sequence import Motion
 
 
@@ -117,10 +117,17 @@ def animate_video(
         fps: frames per second, or None for the motion's own.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
-    sequence = load_driver(motion, fps)
+    console = Console(highlight=False, soft_wrap=True)
+    if is_video(motion):  # reading it takes a while: find out first whether what follows can be done
+        check_writable(output, ".mp4")
+        open_player(bundle, device)
+        with console.status("reading the face in the video"):
+            sequence = load_driver(motion, fps)
+        console.print(f"{sequence.name}")
+    else:
+        sequence = load_driver(motion, fps)
     check_writable(output, ".mp4")
     player = open_player(bundle, device)
-    console = Console(highlight=False, soft_wrap=True)
     started = time.perf_counter()
     if isinstance(sequence, FlameSequence):
         require_flame2020(player.head.name, motion)
