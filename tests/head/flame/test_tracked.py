@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import re
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
 from zero1toa.config import PortraitConfig
 from zero1toa.errors import HeadModelError, MotionError, PortraitError
@@ -19,6 +22,7 @@ from zero1toa.head.flame.model import FlameHead
 from zero1toa.head.flame.tracked import read_expression, read_shape
 from zero1toa.head.registry import load_head
 from zero1toa.portrait.fitting import KnownHead, fit_head, portrait_intrinsics
+from zero1toa.portrait.pipeline import load_portrait
 from zero1toa.portrait.tracked import read_known
 
 RNG = np.random.default_rng(5)
@@ -203,3 +207,24 @@ def test_files_become_what_is_known(flame: FlameHead, no_jaw: FlameHead, tmp_pat
         for config in (PortraitConfig(shape_from=str(path)), PortraitConfig(expression_from=str(path))):
             with pytest.raises(HeadModelError, match=f"emoca holds coefficients of FLAME 2020.*{head.name}"):
                 read_known(config, head)
+
+
+@pytest.mark.slow
+def test_a_photo_with_results_beside_it(flame: FlameHead, tmp_path: Path) -> None:
+    """A fit that is saved as a tracker saves its result comes back as it was, and so does its camera."""
+    photo = tmp_path / "photo.png"
+    Image.fromarray(data.astronaut()).save(photo)
+    plain = PortraitConfig(size=128, matting="mediapipe")
+    fitted = load_portrait(photo, plain, flame)
+    np.savez(tmp_path / "mica.npz", identity=fitted.params.shape)
+    emoca = {"exp": fitted.params.expression.numpy()[None], "jawpose": fitted.params.jaw.numpy()[None]}
+    _write(tmp_path / "emoca", emoca)
+    given = dataclasses.replace(plain, shape_from=f"{tmp_path}/mica.npz", expression_from=f"{tmp_path}/emoca")
+    again = load_portrait(photo, given, flame)
+    for name in ("shape", "expression", "jaw"):
+        torch.testing.assert_close(getattr(again.params, name), getattr(fitted.params, name))
+    assert again.params.model == "flame-2020"
+    # EMOCA's result has no lids, so that theirs are FLAME's own.
+    assert again.residual < fitted.residual + 0.002
+    np.testing.assert_allclose(again.viewmat[:3, :3], fitted.viewmat[:3, :3], atol=0.03)
+    np.testing.assert_allclose(again.viewmat[:3, 3], fitted.viewmat[:3, 3], atol=0.02)
