@@ -11,7 +11,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "zero1toa"
 
 # Foundations that every package may import.
-BASE = {"errors", "types", "config", "media", "assets", "head.protocol", "head.arkit", "diffusion.protocol"}
+BASE = {
+    "errors", "types", "config", "media", "assets", "unpickling", "head.protocol", "head.arkit", "diffusion.protocol",
+}  # fmt: skip
 SIBLINGS = {"portrait", "head", "avatar", "render", "curriculum", "diffusion"}
 CORE = SIBLINGS | {"symgen"}
 # Package -> packages it may import, besides BASE and itself. Dependencies point downwards only.
@@ -19,11 +21,11 @@ MAY = {
     "head": set(),
     "render": set(),
     "diffusion": set(),
-    "curriculum": {"render.cameras"},
+    "curriculum": {"render.cameras", "head.flame.sequence", "head.flame.talkshow"},
     "avatar": {"render"},
     "portrait": {"head", "render.cameras"},
     "symgen": SIBLINGS,
-    "motion": set(),
+    "motion": {"head", "portrait"},
     "evaluation": CORE | {"motion"},
     "distributed": CORE,
     "tracking": CORE | {"evaluation"},

@@ -55,6 +55,14 @@ def test_the_camera_turns_as_documented(player: AvatarPlayer):
     assert right[1] > 2 * right[0]
 
 
+def test_a_pose_in_the_head_s_own_coefficients_is_seen_as_through_arkit(player: AvatarPlayer):
+    weights = np.stack([coefficients({"jawOpen": 0.2 * i, "eyeBlinkLeft": 0.1 * i}).numpy() for i in range(6)])
+    necks = np.linspace(0, 0.5, 18, dtype=np.float32).reshape(6, 3)
+    params = player.head.arkit(torch.from_numpy(weights), player.identity.replace(neck=torch.from_numpy(necks)))
+    posed = np.stack(list(player.posed_frames(params, 20.0, 5.0, SIZE)))
+    np.testing.assert_array_equal(posed, player.render(weights, 20.0, 5.0, SIZE, neck=necks))
+
+
 def test_the_neck_turns_as_documented(player: AvatarPlayer):
     to_the_left = np.array([[0, np.radians(50), 0]], np.float32)
     red, blue = _share(player.render(_rest(), size=SIZE, neck=to_the_left)[0])

@@ -112,8 +112,8 @@ def catalog() -> tuple[Asset, ...]:
         Asset(
             name="face-landmarker",
             file="face_landmarker.task",
-            purpose="landmarks where MediaPipe carries no models (1.x, beside numpy 2)",
-            instead="the models inside MediaPipe 0.10.21",
+            purpose="blendshapes of driving videos; landmarks where MediaPipe has no models (1.x, beside numpy 2)",
+            instead="the models inside MediaPipe 0.10.21, with landmark fitting",
             licence="Apache-2.0",
             source="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
             "face_landmarker.task",

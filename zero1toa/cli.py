@@ -145,7 +145,9 @@ def render(
 @guarded
 def animate(
     bundle: Bundle,
-    motion: Annotated[str, typer.Option(help="ARKit coefficients as .csv or .npz, or a shipped motion's name.")],
+    motion: Annotated[
+        str, typer.Option(help="ARKit .csv or .npz, TalkSHOW .pkl or .npy, a video, or a shipped motion's name.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="MP4 file to write.")],
     azimuth: Azimuth = 0.0,
     elevation: Elevation = 0.0,

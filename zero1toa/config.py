@@ -33,6 +33,11 @@ class PortraitConfig:
     """Smallest accepted face height in pixels of the photo."""
     max_yaw: float = 55.0
     """Largest accepted head yaw in degrees; beyond it half of the face is unseen."""
+    shape_from: str = ""
+    """Result of MICA, DECA, EMOCA or SMIRK on this photo whose identity is taken instead of fitting one, with
+    ``head=flame2020``; the camera is fitted all the same."""
+    expression_from: str = ""
+    """Result of DECA, EMOCA or SMIRK on this photo whose expression and jaw are taken, with ``head=flame2020``."""
 
 
 @dataclass
@@ -201,6 +206,11 @@ class CurriculumConfig:
     """Fixed camera azimuth of a temporal clip in degrees."""
     temporal_elevation: tuple[float, float] = (-5.0, 10.0)
     """Fixed camera elevation of a temporal clip in degrees."""
+    synthetic_talk: str = ""
+    """Folder (or file) of TalkSHOW clips, .npy or .pkl, for the synthetic stage, with ``head=flame2020``; empty makes
+    procedural talk."""
+    real_talk: str = ""
+    """The same for the real stage: SHOW's recordings, .pkl, as in the paper."""
     wide_jaw: bool = True
     """Add wide-open jaws to the talk: recorded talk-show jaws stay under 10 degrees (an addition)."""
 

@@ -64,12 +64,14 @@ def generate_avatar(
 
 
 def _make(photo: Path, folder: OutputFolder, config: Config, serial: bool, console: Console, started: float) -> None:
+    from zero1toa.curriculum.recordings import check_recordings
     from zero1toa.head.registry import load_head
 
     output = folder.path
     kept = output / "portrait" / "portrait.npz"
     with console.status("finding the face and fitting the head"):
         head = load_head(config.head)
+        check_recordings(config.curriculum, head)
         portrait = load_kept_portrait(kept) if folder.continuing else None
         if portrait is None:
             from zero1toa.portrait.pipeline import load_portrait

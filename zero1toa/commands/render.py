@@ -13,7 +13,8 @@ from zero1toa import media
 from zero1toa.commands.player import open_player
 from zero1toa.errors import MotionError, OutputError
 from zero1toa.head.arkit import coefficients
-from zero1toa.motion.reader import load_motion
+from zero1toa.head.flame.sequence import FlameSequence, require_flame2020
+from zero1toa.motion.drivers import is_video, load_driver
 from zero1toa.motion.sequence import Motion
 
 
@@ -108,7 +109,7 @@ def animate_video(
 
     Args:
         bundle: avatar bundle.
-        motion: file or shipped name.
+        motion: file or shipped name, as :func:`zero1toa.motion.drivers.load_driver`.
         output: MP4 file.
         azimuth: camera azimuth in degrees.
         elevation: camera elevation in degrees.
@@ -116,12 +117,23 @@ def animate_video(
         fps: frames per second, or None for the motion's own.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
-    sequence = load_motion(motion, fps)
+    console = Console(highlight=False, soft_wrap=True)
+    if is_video(motion):  # reading it takes a while: find out first whether what follows can be done
+        check_writable(output, ".mp4")
+        open_player(bundle, device)
+        with console.status("reading the face in the video"):
+            sequence = load_driver(motion, fps)
+        console.print(f"{sequence.name}")
+    else:
+        sequence = load_driver(motion, fps)
     check_writable(output, ".mp4")
     player = open_player(bundle, device)
-    console = Console(highlight=False, soft_wrap=True)
     started = time.perf_counter()
-    frames = player.frames(sequence.coefficients, azimuth, elevation, size, neck=sequence.neck())
+    if isinstance(sequence, FlameSequence):
+        require_flame2020(player.head.name, motion)
+        frames = player.posed_frames(sequence.params(player.identity), azimuth, elevation, size)
+    else:
+        frames = player.frames(sequence.coefficients, azimuth, elevation, size, neck=sequence.neck())
     shown = track(frames, "rendering", total=len(sequence), console=console, transient=True)
     media.write_video(output, shown, sequence.fps)
     rate = len(sequence) / (time.perf_counter() - started)

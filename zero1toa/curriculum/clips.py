@@ -41,10 +41,34 @@ def clip_spec(
     Returns:
         The specification of all T frames, unlocked.
     """
-    frames = len(coefficients)
     with torch.no_grad():
         straight = identity.replace(neck=torch.zeros_like(identity.neck))
         params = head.arkit(torch.from_numpy(np.ascontiguousarray(coefficients, np.float32)), straight)
+    return posed_spec(key, head=head, params=params, azimuths=azimuths, elevations=elevations, lens=lens, size=size)
+
+
+def posed_spec(
+    key: SampleKey,
+    *,
+    head: HeadModel,
+    params: HeadParams,
+    azimuths: NDArray[np.float32],
+    elevations: NDArray[np.float32],
+    lens: Lens,
+    size: int,
+) -> ClipSpec:
+    """The specification of head parameters that are known already.
+
+    Args:
+        key: name of the sample.
+        head: the model they belong to.
+        params: expression and pose of T frames; what has no leading dimension is the same in all of them.
+        azimuths: camera azimuths ``[T]`` in degrees.
+        elevations: camera elevations ``[T]`` in degrees.
+        lens: field of view and distance.
+        size: side of the square frames in pixels.
+    """
+    frames = len(azimuths)
 
     def every(value: torch.Tensor, *shape: int) -> NDArray[np.float32]:
         return np.ascontiguousarray(value.detach().expand(frames, *shape).cpu().numpy(), np.float32)

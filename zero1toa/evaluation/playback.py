@@ -59,11 +59,14 @@ class AvatarPlayer:
             neck: neck rotations ``[T, 3]`` axis-angle radians; upright by default.
         """
         arkit = arkit.to(self.device, torch.float32)
-        identity = self._portrait.replace(
-            expression=torch.zeros_like(self._portrait.expression),
-            neck=torch.zeros(len(arkit), 3, device=self.device) if neck is None else neck.to(self.device),
-        )
-        return self.head.arkit(arkit, identity)
+        turned = torch.zeros(len(arkit), 3, device=self.device) if neck is None else neck.to(self.device)
+        return self.head.arkit(arkit, self.identity.replace(neck=turned))
+
+    @property
+    def identity(self) -> HeadParams:
+        """The avatar's head at rest, no batch dimension: the shape and hair of its portrait."""
+        rest = self.head.neutral()
+        return rest.replace(shape=self._portrait.shape, offset=self._portrait.offset, model=self._portrait.model)
 
     def cameras(self, azimuth: ArrayLike, elevation: ArrayLike, size: int, frames: int) -> tuple[Tensor, Tensor]:
         """Orbiting cameras that frame the whole head.
@@ -127,6 +130,31 @@ class AvatarPlayer:
             if (pose == pose[:1]).all() and (turn is None or (turn == turn[:1]).all()):
                 pose, turn = pose[:1], None if turn is None else turn[:1]  # only the camera moves
             yield from self._draw(self.pose(pose, turn), viewmats[part], Ks[part], size, background)
+
+    def posed_frames(
+        self,
+        params: HeadParams,
+        azimuth: ArrayLike = 0.0,
+        elevation: ArrayLike = 0.0,
+        size: int = 512,
+        background: Sequence[float] | None = WHITE,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The pictures of a motion in the head model's own coefficients, one by one.
+
+        Args:
+            params: expression and pose of T frames on :attr:`identity`.
+            azimuth: as in :meth:`render`, like the others.
+            elevation: see there.
+            size: see there.
+            background: see there.
+        """
+        moving = ("expression", "jaw", "neck", "eyes", "lids")
+        frames = len(params.expression)
+        viewmats, Ks = self.cameras(azimuth, elevation, size, frames)
+        for start in range(0, frames, self._chunk):
+            part = slice(start, start + self._chunk)
+            some = params.replace(**{name: getattr(params, name)[part] for name in moving})
+            yield from self._draw(some.to(self.device), viewmats[part], Ks[part], size, background)
 
     def portrait_view(self, size: int, background: Sequence[float] | None = WHITE) -> NDArray[np.uint8]:
         """The avatar from the portrait's own camera with its own expression ``[size, size, 3 or 4]`` uint8."""

@@ -54,7 +54,9 @@ def load_motion(source: str | Path, fps: float | None = None) -> Motion:
     elif path.suffix.lower() == ".npz":
         motion = _read_npz(path, fps)
     else:
-        raise MotionError(f"{path} is neither .csv nor .npz; write ARKit coefficients in one of these")
+        raise MotionError(
+            f"{path} is neither .csv nor .npz with ARKit coefficients, nor a .pkl or .npy of TalkSHOW, nor a video"
+        )
     return motion if fps is None else motion.resampled(fps)
 
 

@@ -138,6 +138,29 @@ class HeadFit:
         return float(self.residuals.mean())
 
 
+@dataclasses.dataclass(frozen=True)
+class KnownHead:
+    """What of a head is known already, in the head model's own coefficients, and is not fitted.
+
+    Attributes:
+        shape: identity ``[S]``, or None to fit it.
+        expression: expression ``[E]``, or None to fit expression, jaw and lids as ARKit coefficients.
+        jaw: jaw rotation ``[3]``, together with ``expression``.
+        lids: lid closure ``[2]``, together with ``expression``.
+    """
+
+    shape: Tensor | None = None
+    expression: Tensor | None = None
+    jaw: Tensor | None = None
+    lids: Tensor | None = None
+
+    @property
+    def pose(self) -> dict[str, Tensor]:
+        """The known parameters of the pose."""
+        given = {"expression": self.expression, "jaw": self.jaw, "lids": self.lids}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 def portrait_intrinsics(points: NDArray[np.floating], center: tuple[float, float]) -> Tensor:
     """Intrinsics that put a face of ``points`` ``[478, >=2]`` at :data:`DISTANCE`, the principal point at ``center``.
 
@@ -155,6 +178,7 @@ def fit_head(
     head: HeadModel,
     start: HeadFit | None = None,
     max_residual: float = MAX_RESIDUAL,
+    known: KnownHead | None = None,
 ) -> HeadFit:
     """Fit ``head`` to landmarks.
 
@@ -164,6 +188,8 @@ def fit_head(
         head: the head model, on CPU.
         start: an earlier fit of the same face, for example under other intrinsics.
         max_residual: refuse a mean residual above this share of the face height.
+        known: identity or expression that are given; camera and gaze are fitted all the same, and ``arkit`` is
+            the fitted expression even where another one is given.
 
     Returns:
         The fit; deterministic.
@@ -175,17 +201,22 @@ def fit_head(
     if points.shape != (N_LANDMARKS, 3):
         raise ValueError(f"points must be [{N_LANDMARKS}, 3], got {list(points.shape)}")
     target = torch.as_tensor(points[:, :2], dtype=torch.float32)
+    known = known or KnownHead()
+    free = known.shape is None
     with _one_thread(), torch.no_grad():
         problem = _Problem(target, K, head, face_height(points))
         if start is None:
-            guess = _Unknowns(*_first_pose(points, K, head), problem.no_shape, problem.no_arkit)
+            identity = problem.no_shape if known.shape is None else known.shape
+            guess = _Unknowns(*_first_pose(points, K, head), identity, problem.no_arkit)
             guess = problem.solve(guess, shape=False, expression=False, iterations=50)
-            guess = problem.solve(guess, shape=True, expression=False, iterations=50)
+            if free:
+                guess = problem.solve(guess, shape=True, expression=False, iterations=50)
         else:
-            guess = _Unknowns(start.viewmat[:3, :3], start.viewmat[:3, 3], start.params.shape, start.arkit)
+            identity = start.params.shape if known.shape is None else known.shape
+            guess = _Unknowns(start.viewmat[:3, :3], start.viewmat[:3, 3], identity, start.arkit)
         best, cost = guess, math.inf
         for _ in range(_LINEARISATIONS):
-            guess = problem.solve(best, shape=True, expression=True, iterations=150)
+            guess = problem.solve(best, shape=free, expression=True, iterations=150)
             reached = problem.cost(guess)
             if reached >= cost:
                 break
@@ -193,8 +224,16 @@ def fit_head(
             best, cost = guess, reached
             if settled:
                 break
+        if known.pose:
+            problem.pose = known.pose
+            best = problem.solve(best, shape=free, expression=False, iterations=150)
         fit = problem.result(best)
     if not math.isfinite(fit.residual) or fit.residual > max_residual:
+        if known.pose or not free:
+            raise PortraitError(
+                f"the landmarks differ from the given identity or expression by {fit.residual:.1%} of the face height "
+                f"on average (at most {max_residual:.1%} is accepted); give the tracker's result on this very photo"
+            )
         raise PortraitError(
             f"the landmarks differ from every face that the head model can make by {fit.residual:.1%} of the face "
             f"height on average (at most {max_residual:.1%} is accepted); give a clear photo of one uncovered face"
@@ -232,6 +271,7 @@ class _Problem:
         self.target, self.K, self.head, self.height = target, K.float(), head, height
         self.identity = head.neutral()
         self.no_shape, self.no_arkit = torch.zeros(head.n_shape), torch.zeros(len(ARKIT_NAMES))
+        self.pose: dict[str, Tensor] = {}  # parameters that replace what ARKit coefficients say
         self.neutral = self.landmarks(self.no_shape, self.no_arkit)
         price = torch.full((len(ARKIT_NAMES),), _OTHER_PRICE)
         price[[ARKIT_INDEX[name] for name in _CORE]] = 1.0
@@ -242,7 +282,8 @@ class _Problem:
     def landmarks(self, shape: Tensor, arkit: Tensor) -> Tensor:
         """Landmarks ``[..., 478, 3]`` in metres."""
         identity = self.head.neutral(*shape.shape[:-1]).replace(shape=shape)
-        return self.head.landmarks.positions(self.head.vertices(self.head.arkit(arkit, identity)), self.head.faces)
+        params = self.head.arkit(arkit, identity).replace(**self.pose)
+        return self.head.landmarks.positions(self.head.vertices(params), self.head.faces)
 
     def solve(self, start: _Unknowns, *, shape: bool, expression: bool, iterations: int) -> _Unknowns:
         """Minimise over the pose and, if wanted, identity and expression, with landmarks linearised at ``start``."""
@@ -281,7 +322,7 @@ class _Problem:
         viewmat = torch.eye(4)
         viewmat[:3, :3], viewmat[:3, 3] = unknowns.rotation, unknowns.translation
         return HeadFit(
-            params=self.head.arkit(unknowns.arkit, neutral),
+            params=self.head.arkit(unknowns.arkit, neutral).replace(**self.pose),
             neutral=neutral,
             arkit=unknowns.arkit,
             viewmat=viewmat,

@@ -88,6 +88,11 @@ def face_landmarker(task_file: Path, max_faces: int) -> Any:
     return _landmarker(os.getpid(), str(task_file), max_faces)
 
 
+def blendshape_landmarker(task_file: Path) -> Any:
+    """The same for one face, with ARKit blendshapes and the head's pose; both need the ``.task`` file."""
+    return _landmarker(os.getpid(), str(task_file), 1, True)
+
+
 def _solution(module: str, kind: str, option: int) -> Any:
     return _build_solution(os.getpid(), module, kind, option)
 
@@ -113,7 +118,7 @@ def _build_solution(pid: int, module: str, kind: str, option: int) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _landmarker(pid: int, task_file: str, max_faces: int) -> Any:
+def _landmarker(pid: int, task_file: str, max_faces: int, blendshapes: bool = False) -> Any:
     mediapipe = import_mediapipe()
     from mediapipe.tasks import python as tasks
     from mediapipe.tasks.python import vision
@@ -122,6 +127,8 @@ def _landmarker(pid: int, task_file: str, max_faces: int) -> Any:
         base_options=tasks.BaseOptions(model_asset_path=task_file),
         running_mode=vision.RunningMode.IMAGE,
         num_faces=max_faces,
+        output_face_blendshapes=blendshapes,
+        output_facial_transformation_matrixes=blendshapes,
     )
     try:
         with quiet():

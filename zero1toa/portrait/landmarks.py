@@ -24,6 +24,7 @@ the file is looked for in the asset folder."""
 
 _MESH_SIDE = 512  # the network sees 192 pixels; more than this only costs time
 _CROPS = (1.6, 1.8, 2.0, 2.2, 2.4, 2.6)  # side of the crops over the face height, for the median
+_TRACK_CROPS = (1.7, 2.0, 2.3)
 _MIN_SEEN = 4  # crops that must show the face
 _MAX_SPREAD = 0.015  # largest mean disagreement between crops over the face height; real faces stay under 0.007
 _SAME_FACE = 0.4  # overlap above which two detections are one face
@@ -64,6 +65,30 @@ def detect_faces(image: NDArray[np.uint8], max_faces: int = 8) -> list[Landmarks
         if found:
             break
     return sorted(found, key=face_height, reverse=True)[:max_faces]
+
+
+def track_face(image: NDArray[np.uint8], previous: Landmarks | None = None) -> Landmarks | None:
+    """Landmarks of one person in the next frame of a video.
+
+    Args:
+        image: sRGB ``[H, W, 3]`` uint8.
+        previous: landmarks in the frame before; None looks for the largest face.
+
+    Returns:
+        The median over a few crops about where the face was, or None without a face.
+
+    Raises:
+        AssetError: MediaPipe or its model is missing.
+    """
+    if previous is not None:
+        middle = (previous[:, :2].min(0) + previous[:, :2].max(0)) / 2
+        height = max(face_height(previous), float(np.ptp(previous[:, 0])))
+        crops = [_mesh_in_crop(image, middle, factor * height) for factor in _TRACK_CROPS]
+        seen = [points for points in crops if points is not None]
+        if len(seen) == len(crops):
+            return np.median(seen, 0).astype(np.float32)
+    found = detect_faces(image, 1)
+    return found[0] if found else None
 
 
 def detect_landmarks(frames: NDArray[np.uint8]) -> LandmarkTrack:
@@ -153,9 +178,14 @@ def _mesh(image: NDArray[np.uint8], max_faces: int) -> list[Landmarks]:
     return [np.array([[p.x, p.y, p.z] for p in points], np.float32) * scale for points in lists]
 
 
-def _task_file() -> Path:
+def task_place() -> Path:
+    """Where MediaPipe's ``face_landmarker.task`` is looked for."""
     named = os.environ.get(TASK_VARIABLE, "")
-    place = Path(named).expanduser() if named else assets.home() / "face_landmarker.task"
+    return Path(named).expanduser() if named else assets.home() / "face_landmarker.task"
+
+
+def _task_file() -> Path:
+    place = task_place()
     if place.is_file():
         return place
     raise AssetError(

@@ -18,6 +18,7 @@ from zero1toa.portrait.fitting import fit_head, portrait_intrinsics
 from zero1toa.portrait.landmarks import Landmarks, detect_faces, face_height
 from zero1toa.portrait.matting import choose_method, matte, segment_person, trimap
 from zero1toa.portrait.reading import Photo, read_photo
+from zero1toa.portrait.tracked import read_known
 from zero1toa.types import Portrait
 
 
@@ -42,7 +43,10 @@ def load_portrait(
         PortraitError: unreadable photo, no face, face too small, turned too far, or unlike any face.
         ConfigError: unknown matting method.
         AssetError: a model file that the configuration asks for is missing.
+        HeadModelError: a tracker's result is given and the head is not FLAME 2020.
+        MotionError: a tracker's result cannot be read.
     """
+    given = read_known(config, head)
     method, fallback = choose_method(config.matting)
     photo = read_photo(path, background)
     notes = [*photo.notes, *([fallback] if fallback else [])]
@@ -51,7 +55,7 @@ def load_portrait(
 
     head = head.to("cpu")
     middle = (found[:, :2].min(0) + found[:, :2].max(0)) / 2
-    fit = fit_head(found, portrait_intrinsics(found, (float(middle[0]), float(middle[1]))), head)
+    fit = fit_head(found, portrait_intrinsics(found, (float(middle[0]), float(middle[1]))), head, known=given)
     if abs(fit.yaw) > config.max_yaw:
         raise PortraitError(
             f"the head in {name} is turned by {abs(fit.yaw):.0f} degrees; at most {config.max_yaw:.0f} are accepted, "
@@ -61,7 +65,9 @@ def load_portrait(
     crop = head_crop(photo.image, fit, head, config.size, method)
     points = crop.points(found)
     # Again in the crop, now that the camera's axis passes through its middle.
-    fit = fit_head(points, portrait_intrinsics(points, (config.size / 2, config.size / 2)), head, start=fit)
+    fit = fit_head(
+        points, portrait_intrinsics(points, (config.size / 2, config.size / 2)), head, start=fit, known=given
+    )
     image = crop.pixels(photo.image)
     inside = crop.inside(photo.image)
     person = segment_person(image, method)
