@@ -1,6 +1,6 @@
 """Speed of the portrait animators at their real size, with random weights: each part beside the limit set for it.
 
-    python benchmarks/animator_speed.py --output speed [--models follow_your_emoji aniportrait] [--parts step refine ...]
+    python benchmarks/animator_speed.py --output speed [--models aniportrait] [--parts step refine ...] [--profile]
 
 Nothing is downloaded. Times are medians of CUDA events around a call, after calls that compile and warm up; operations
 are the model's own, counted by a pass on torch's ``meta`` device. ``public`` is the same work in the structure of the
@@ -63,7 +63,7 @@ class Bench:
         self.steps = 2 if options.tiny else STEPS
         self.size = 64 if options.tiny else 512
         self.record: dict[str, Any] = {
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "device": torch.cuda.get_device_name() if self.cuda else platform.machine(),
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version() if self.cuda else None,
@@ -206,9 +206,8 @@ def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     label = f"{name}, {variant}"
     bench.note(f"{label}: start-up s", time.perf_counter() - began, "s", LIMITS["start-up s"])
     for title, call, guidance in (("step", guided, True), ("inversion", inversion, False)):
-        operations = sum(
-            count_operations(name, bench.options.tiny, bench.options.frames, bench.size, guidance).values()
-        )
+        counts = count_operations(name, bench.options.tiny, bench.options.frames, bench.size, guidance)
+        operations = sum(counts.values())
         began = time.perf_counter()
         call()
         launched = time.perf_counter() - began
@@ -220,9 +219,14 @@ def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
         bench.note(f"{label}: {title}, peak GB", bench.peak(), "GB", LIMITS["peak GB"])
     if not torch.isfinite(guided()).all():
         raise RuntimeError(f"{label} gives values that are not finite")
+    recorded, backbone.replay = backbone.replay, None
+    if recorded is not None:
+        bench.note(f"{label} but not recorded as a graph: step", bench.seconds(guided) * 1000, "ms")
+        bench.note(f"{label} but not recorded as a graph: inversion", bench.seconds(inversion) * 1000, "ms")
     if bench.options.profile:
-        text = profile_text(guided, backbone.networks.denoiser, bench.cuda, bench.dtype)
+        text = profile_text(guided, backbone.networks.denoiser, bench.cuda, variant)
         (bench.options.output / f"profile-{name}-{variant}.txt").write_text(text, encoding="utf-8")
+    backbone.replay = recorded
     return backbone
 
 
@@ -355,19 +359,20 @@ def main() -> None:
         nargs="+",
         choices=("eager", "whole", "compiled"),
         default=["eager", "compiled"],
-        help="of the denoiser, the last for what follows: eager, plain torch.compile of the whole, and as the package does",
+        help="of the denoiser, the last for what follows: eager, plain torch.compile, and as the package compiles",
     )
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--clips", type=int, default=2, help="most clips in one call")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny networks and pictures, 2 steps")
     parser.add_argument("--profile", action="store_true", help="write tables of a guided step's kernels")
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN try its convolutions")
     bench = Bench(parser.parse_args())
+    torch.backends.cudnn.benchmark = bench.options.cudnn_benchmark
     options = bench.options
     options.output.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{bench.record['device']}, torch {torch.__version__}, {options.frames} frames at {bench.size}, {bench.dtype}"
-    )
+    where = f"{bench.record['device']}, torch {torch.__version__}"
+    print(f"{where}, {options.frames} frames at {bench.size}, {bench.dtype}, {bench.record['date']}")
     failed = False
     for title, call in (("ceiling", lambda: ceiling(bench)), ("attention", lambda: attention(bench))):
         if title in options.parts:

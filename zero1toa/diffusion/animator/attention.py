@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zero1toa.diffusion.animator.normalisation import GroupNorm
+
 
 class KeyValue(NamedTuple):
     """Keys and values of an attention layer, ``[B, m, C]`` each."""
@@ -149,7 +151,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         width = inner or channels
         self.prompt_scale = prompt_scale
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, width)
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = SelfAttention(width, heads)
