@@ -33,10 +33,11 @@ from public_structure import PublicStructure
 from random_animator import NAMES, count_operations, prompt_of, random_backbone, sizes
 from torch import Tensor
 
+from zero1toa.diffusion.animator.acceleration import fuse_feed_forward
 from zero1toa.diffusion.animator.backbone import AnimatorBackbone
 from zero1toa.diffusion.sampling import refine_latents
 
-PARTS = ("ceiling", "attention", "step", "vae", "prepare", "refine", "clips", "public")
+PARTS = ("ceiling", "attention", "kernels", "step", "vae", "prepare", "refine", "clips", "public")
 STEPS = 25
 LIMITS = {
     "step TFLOP/s": ">= 400",
@@ -135,8 +136,10 @@ class Clip:
 
 def build(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     """A backbone that computes as the variant says."""
-    compiled = variant == "compiled"
+    compiled = variant in ("compiled", "fused")
     backbone = random_backbone(name, bench.options.tiny, bench.device, bench.dtype, compiled=compiled)
+    if variant == "fused":
+        fuse_feed_forward(backbone.networks.denoiser)
     if variant == "whole":  # what plain torch.compile makes of the denoiser
         backbone.networks.denoiser = torch.compile(backbone.networks.denoiser, dynamic=False)  # type: ignore[assignment]
     return backbone
@@ -182,6 +185,39 @@ def attention(bench: Bench) -> None:
                     print(f"{title}: {str(error).splitlines()[0]}")
                     continue
                 bench.note(title, operations / spent / 1e12, "TFLOP/s")
+
+
+def kernels(bench: Bench) -> None:
+    """The package's own kernels against what the compiler makes of the same layer, at each resolution with guidance."""
+    from zero1toa.diffusion.animator.acceleration import fuse_feed_forward
+    from zero1toa.diffusion.animator.attention import FeedForward
+    from zero1toa.diffusion.animator.motion import TemporalAttention
+
+    if not bench.cuda:
+        print("kernels: only on CUDA")
+        return
+    frames, side = 2 * bench.options.frames, bench.size // 8
+    for level, channels in enumerate(sizes("aniportrait", bench.options.tiny).denoiser.channels):
+        x = torch.randn(frames, (side >> level) ** 2, channels, device=bench.device, dtype=bench.dtype)
+        layers = (FeedForward(channels), (x,)), (TemporalAttention(channels), (x, bench.options.frames))
+        for layer, arguments in layers:
+            layer.to(bench.device, bench.dtype).requires_grad_(False)
+            title = f"{type(layer).__name__} {tuple(x.shape)}"
+            plain = torch.compile(layer, dynamic=False)
+            expected = plain(*arguments)
+            bench.note(f"{title}, compiled", bench.seconds(lambda p=plain, a=arguments: p(*a)) * 1000, "ms")
+            if isinstance(layer, TemporalAttention):
+                from zero1toa.diffusion.animator import temporal_kernel  # noqa: F401  registers the operator
+
+                layer.fused = True
+            else:
+                fuse_feed_forward(layer)
+            torch._dynamo.reset()
+            own = torch.compile(layer, dynamic=False)
+            error = float((own(*arguments) - expected).float().norm() / expected.float().norm())
+            bench.note(f"{title}, own kernel", bench.seconds(lambda p=own, a=arguments: p(*a)) * 1000, "ms")
+            bench.note(f"{title}, relative difference", error, "")
+            torch._dynamo.reset()
 
 
 def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
@@ -357,9 +393,10 @@ def main() -> None:
     parser.add_argument(
         "--variants",
         nargs="+",
-        choices=("eager", "whole", "compiled"),
+        choices=("eager", "whole", "compiled", "fused"),
         default=["eager", "compiled"],
-        help="of the denoiser, the last for what follows: eager, plain torch.compile, and as the package compiles",
+        help="of the denoiser, the last for what follows: eager, plain torch.compile, as the package compiles, and "
+        "with the fused feed-forward kernel besides",
     )
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--clips", type=int, default=2, help="most clips in one call")
@@ -374,7 +411,11 @@ def main() -> None:
     where = f"{bench.record['device']}, torch {torch.__version__}"
     print(f"{where}, {options.frames} frames at {bench.size}, {bench.dtype}, {bench.record['date']}")
     failed = False
-    for title, call in (("ceiling", lambda: ceiling(bench)), ("attention", lambda: attention(bench))):
+    for title, call in (
+        ("ceiling", lambda: ceiling(bench)),
+        ("attention", lambda: attention(bench)),
+        ("kernels", lambda: kernels(bench)),
+    ):
         if title in options.parts:
             call()
             bench.forget_peak()

@@ -114,7 +114,13 @@ class PromptAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Feed-forward layer gated by GELU."""
+    """Feed-forward layer gated by GELU.
+
+    Attributes:
+        fused: product and gate by one CUDA kernel, see :mod:`zero1toa.diffusion.animator.gated_kernel`.
+    """
+
+    fused: bool = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -123,6 +129,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., C]`` to the same shape."""
+        if self.fused:
+            return self.out(torch.ops.zero1toa.gated_product(x, self.proj.weight, self.proj.bias))
         value, gate = self.proj(x).chunk(2, -1)
         return self.out(value * F.gelu(gate))
 
