@@ -75,7 +75,7 @@ class Bench:
 
     def note(self, name: str, value: float, unit: str, limit: str = "") -> None:
         """Print a figure and keep it."""
-        print(f"{name:<64} {value:12.3f} {unit:<8} {limit}", flush=True)
+        print(f"{name:<64} {value:12.5g} {unit:<8} {limit}", flush=True)
         self.record["results"][name] = {"value": value, "unit": unit, "limit": limit}
         self.options.output.mkdir(parents=True, exist_ok=True)
         target: Path = self.options.output / "animator_speed.json"

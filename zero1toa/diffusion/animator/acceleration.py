@@ -30,7 +30,8 @@ def fuse_feed_forward(network: nn.Module) -> None:
 
     for layer in network.modules():
         if isinstance(layer, FeedForward):
-            layer.fused = layer.proj.in_features % 64 == 0 and layer.out.in_features % 128 == 0
+            fits = layer.proj.in_features % 64 == 0 and layer.out.in_features % 128 == 0
+            layer.fused = fits  # type: ignore[assignment]
 
 
 def compile_networks(networks: AnimatorNetworks, dtype: torch.dtype) -> None:
