@@ -1,6 +1,6 @@
 """Speed of the portrait animators at their real size, with random weights: each part beside the limit set for it.
 
-    python benchmarks/animator_speed.py --output speed [--models follow_your_emoji aniportrait] [--parts step refine ...]
+    python benchmarks/animator_speed.py --output speed [--models aniportrait] [--parts step refine ...] [--profile]
 
 Nothing is downloaded. Times are medians of CUDA events around a call, after calls that compile and warm up; operations
 are the model's own, counted by a pass on torch's ``meta`` device. ``public`` is the same work in the structure of the
@@ -33,10 +33,11 @@ from public_structure import PublicStructure
 from random_animator import NAMES, count_operations, prompt_of, random_backbone, sizes
 from torch import Tensor
 
+from zero1toa.diffusion.animator.acceleration import fuse_feed_forward
 from zero1toa.diffusion.animator.backbone import AnimatorBackbone
 from zero1toa.diffusion.sampling import refine_latents
 
-PARTS = ("ceiling", "attention", "step", "vae", "prepare", "refine", "clips", "public")
+PARTS = ("ceiling", "attention", "kernels", "step", "vae", "prepare", "refine", "clips", "public")
 STEPS = 25
 LIMITS = {
     "step TFLOP/s": ">= 400",
@@ -63,7 +64,7 @@ class Bench:
         self.steps = 2 if options.tiny else STEPS
         self.size = 64 if options.tiny else 512
         self.record: dict[str, Any] = {
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "device": torch.cuda.get_device_name() if self.cuda else platform.machine(),
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version() if self.cuda else None,
@@ -74,7 +75,7 @@ class Bench:
 
     def note(self, name: str, value: float, unit: str, limit: str = "") -> None:
         """Print a figure and keep it."""
-        print(f"{name:<64} {value:12.3f} {unit:<8} {limit}", flush=True)
+        print(f"{name:<64} {value:12.5g} {unit:<8} {limit}", flush=True)
         self.record["results"][name] = {"value": value, "unit": unit, "limit": limit}
         self.options.output.mkdir(parents=True, exist_ok=True)
         target: Path = self.options.output / "animator_speed.json"
@@ -135,8 +136,10 @@ class Clip:
 
 def build(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     """A backbone that computes as the variant says."""
-    compiled = variant == "compiled"
+    compiled = variant in ("compiled", "fused")
     backbone = random_backbone(name, bench.options.tiny, bench.device, bench.dtype, compiled=compiled)
+    if variant == "fused":
+        fuse_feed_forward(backbone.networks.denoiser)
     if variant == "whole":  # what plain torch.compile makes of the denoiser
         backbone.networks.denoiser = torch.compile(backbone.networks.denoiser, dynamic=False)  # type: ignore[assignment]
     return backbone
@@ -184,6 +187,39 @@ def attention(bench: Bench) -> None:
                 bench.note(title, operations / spent / 1e12, "TFLOP/s")
 
 
+def kernels(bench: Bench) -> None:
+    """The package's own kernels against what the compiler makes of the same layer, at each resolution with guidance."""
+    from zero1toa.diffusion.animator.acceleration import fuse_feed_forward
+    from zero1toa.diffusion.animator.attention import FeedForward
+    from zero1toa.diffusion.animator.motion import TemporalAttention
+
+    if not bench.cuda:
+        print("kernels: only on CUDA")
+        return
+    frames, side = 2 * bench.options.frames, bench.size // 8
+    for level, channels in enumerate(sizes("aniportrait", bench.options.tiny).denoiser.channels):
+        x = torch.randn(frames, (side >> level) ** 2, channels, device=bench.device, dtype=bench.dtype)
+        layers = (FeedForward(channels), (x,)), (TemporalAttention(channels), (x, bench.options.frames))
+        for layer, arguments in layers:
+            layer.to(bench.device, bench.dtype).requires_grad_(False)
+            title = f"{type(layer).__name__} {tuple(x.shape)}"
+            plain = torch.compile(layer, dynamic=False)
+            expected = plain(*arguments)
+            bench.note(f"{title}, compiled", bench.seconds(lambda p=plain, a=arguments: p(*a)) * 1000, "ms")
+            if isinstance(layer, TemporalAttention):
+                from zero1toa.diffusion.animator import temporal_kernel  # noqa: F401  registers the operator
+
+                layer.fused = True
+            else:
+                fuse_feed_forward(layer)
+            torch._dynamo.reset()
+            own = torch.compile(layer, dynamic=False)
+            error = float((own(*arguments) - expected).float().norm() / expected.float().norm())
+            bench.note(f"{title}, own kernel", bench.seconds(lambda p=own, a=arguments: p(*a)) * 1000, "ms")
+            bench.note(f"{title}, relative difference", error, "")
+            torch._dynamo.reset()
+
+
 def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     """Evaluations with and without guidance; returns the backbone, compiled for both."""
     began = time.perf_counter()
@@ -206,9 +242,8 @@ def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     label = f"{name}, {variant}"
     bench.note(f"{label}: start-up s", time.perf_counter() - began, "s", LIMITS["start-up s"])
     for title, call, guidance in (("step", guided, True), ("inversion", inversion, False)):
-        operations = sum(
-            count_operations(name, bench.options.tiny, bench.options.frames, bench.size, guidance).values()
-        )
+        counts = count_operations(name, bench.options.tiny, bench.options.frames, bench.size, guidance)
+        operations = sum(counts.values())
         began = time.perf_counter()
         call()
         launched = time.perf_counter() - began
@@ -220,9 +255,14 @@ def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
         bench.note(f"{label}: {title}, peak GB", bench.peak(), "GB", LIMITS["peak GB"])
     if not torch.isfinite(guided()).all():
         raise RuntimeError(f"{label} gives values that are not finite")
+    recorded, backbone.replay = backbone.replay, None
+    if recorded is not None:
+        bench.note(f"{label} but not recorded as a graph: step", bench.seconds(guided) * 1000, "ms")
+        bench.note(f"{label} but not recorded as a graph: inversion", bench.seconds(inversion) * 1000, "ms")
     if bench.options.profile:
-        text = profile_text(guided, backbone.networks.denoiser, bench.cuda, bench.dtype)
+        text = profile_text(guided, backbone.networks.denoiser, bench.cuda, variant)
         (bench.options.output / f"profile-{name}-{variant}.txt").write_text(text, encoding="utf-8")
+    backbone.replay = recorded
     return backbone
 
 
@@ -353,23 +393,29 @@ def main() -> None:
     parser.add_argument(
         "--variants",
         nargs="+",
-        choices=("eager", "whole", "compiled"),
+        choices=("eager", "whole", "compiled", "fused"),
         default=["eager", "compiled"],
-        help="of the denoiser, the last for what follows: eager, plain torch.compile of the whole, and as the package does",
+        help="of the denoiser, the last for what follows: eager, plain torch.compile, as the package compiles, and "
+        "with the fused feed-forward kernel besides",
     )
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--clips", type=int, default=2, help="most clips in one call")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny networks and pictures, 2 steps")
     parser.add_argument("--profile", action="store_true", help="write tables of a guided step's kernels")
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN try its convolutions")
     bench = Bench(parser.parse_args())
+    torch.backends.cudnn.benchmark = bench.options.cudnn_benchmark
     options = bench.options
     options.output.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{bench.record['device']}, torch {torch.__version__}, {options.frames} frames at {bench.size}, {bench.dtype}"
-    )
+    where = f"{bench.record['device']}, torch {torch.__version__}"
+    print(f"{where}, {options.frames} frames at {bench.size}, {bench.dtype}, {bench.record['date']}")
     failed = False
-    for title, call in (("ceiling", lambda: ceiling(bench)), ("attention", lambda: attention(bench))):
+    for title, call in (
+        ("ceiling", lambda: ceiling(bench)),
+        ("attention", lambda: attention(bench)),
+        ("kernels", lambda: kernels(bench)),
+    ):
         if title in options.parts:
             call()
             bench.forget_peak()

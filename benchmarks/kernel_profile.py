@@ -33,7 +33,10 @@ _PARTS: dict[type[nn.Module], str] = {
 def _label(network: nn.Module) -> list[Any]:
     """Hooks that give the profiler a name for every part of a network; compiled layers show only as a whole."""
     handles = []
+    inside = {part for layer in network.modules() if "forward" in vars(layer) for part in layer.modules()}
     for module in network.modules():
+        if module in inside and "forward" not in vars(module):
+            continue  # a hook in there would have the layer compiled anew
         for kind in type(module).__mro__:
             if kind not in _PARTS:
                 continue
@@ -71,14 +74,14 @@ def _kind(kernel: str) -> str:
     return "other"
 
 
-def profile_text(call: Callable[[], object], network: nn.Module, cuda: bool, dtype: torch.dtype) -> str:
+def profile_text(call: Callable[[], object], network: nn.Module, cuda: bool, variant: str) -> str:
     """Tables of one call.
 
     Args:
         call: one evaluation, warmed up.
         network: the network that it runs.
         cuda: whether it runs on a CUDA device.
-        dtype: type in which it computes.
+        variant: how it is computed; a network compiled as a whole cannot be split into parts.
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -88,7 +91,7 @@ def profile_text(call: Callable[[], object], network: nn.Module, cuda: bool, dty
         if cuda:
             torch.cuda.synchronize()
     sort = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-    parts = [f"one guided evaluation, {dtype}", plain.key_averages().table(sort_by=sort, row_limit=_ROWS)]
+    parts = [f"one guided evaluation, {variant}", plain.key_averages().table(sort_by=sort, row_limit=_ROWS)]
 
     kinds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     kernels = [event for event in plain.key_averages() if str(event.device_type).endswith("CUDA")]
@@ -103,6 +106,8 @@ def profile_text(call: Callable[[], object], network: nn.Module, cuda: bool, dty
         lines.append(f"{_device_time(event) / 1000:10.3f} ms {event.count:6d} x  {event.key}")
     parts.append("\n".join(lines))
 
+    if variant == "whole":
+        return "\n\n".join(parts) + "\n"
     handles = _label(network)
     try:
         with profile(activities=activities, record_shapes=False) as named:

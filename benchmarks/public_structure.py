@@ -51,7 +51,9 @@ def _prompt_attention(layer: PromptAttention, x: Tensor, tokens: Tensor) -> Tens
 
 def _spatial(layer: SpatialTransformer, x: Tensor, context: LayerContext, split: int) -> tuple[Tensor, Tensor]:
     """As :class:`SpatialTransformer`, with the reference's features and the prompt's tokens in place of keys."""
-    assert context.reference is not None and context.prompt is not None and context.null_prompt is not None
+    assert context.reference is not None
+    assert context.prompt is not None
+    assert context.null_prompt is not None
     tokens = layer.proj_in(to_tokens(layer.norm(x)))
     normed = layer.norm1(tokens)
     features = context.reference.keys

@@ -149,6 +149,7 @@ def load(
     statistics: str = "batch",
     map_range: str = "released",
     half_reference: bool = True,
+    compiled: bool = True,
 ) -> AniPortrait:
     """Registry loader. The defaults are what the released scripts do; where training did otherwise, an option does too.
 
@@ -159,6 +160,7 @@ def load(
         statistics: of the pose guider's batch normalisation: ``batch`` (as released) or ``training``.
         map_range: of the maps it is given: ``released`` (-1 to 509) or ``training`` (-1 to 1).
         half_reference: round reference features to half precision, as released.
+        compiled: compile layers and record CUDA graphs; nothing on other devices.
 
     Raises:
         AssetError: if a checkpoint is not installed, or does not fit.
@@ -168,5 +170,6 @@ def load(
     half = switch("half_reference", half_reference)
     batch_statistics = choose("statistics", statistics, ("batch", "training")) == "batch"
     raw_maps = choose("map_range", map_range, ("released", "training")) == "released"
+    compiled = switch("compiled", compiled)
     networks = load_networks(SPEC.name, CONFIG, FILES)
-    return AniPortrait(spec, networks, device, dtype, half, batch_statistics, raw_maps)
+    return AniPortrait(spec, networks, device, dtype, half, batch_statistics, raw_maps, compiled)

@@ -103,6 +103,7 @@ def load(
     window_shift: int = 3,
     half_reference: bool = True,
     mouth: bool = True,
+    compiled: bool = True,
 ) -> EchoMimic:
     """Registry loader; the defaults are what the released scripts do.
 
@@ -113,6 +114,7 @@ def load(
         window_shift: frames by which the windows move with every step; 0 leaves them where they are.
         half_reference: round reference features to half precision, as released.
         mouth: draw the lips; off where audio says what the mouth does.
+        compiled: compile layers and record CUDA graphs; nothing on other devices.
 
     Raises:
         AssetError: if a checkpoint is not installed, or does not fit.
@@ -123,4 +125,5 @@ def load(
     spec = dataclasses.replace(SPEC, scheduler=with_betas(SPEC.scheduler, betas), window_shift=window_shift)
     style = STYLE if switch("mouth", mouth) else STYLE_WITHOUT_MOUTH
     half = switch("half_reference", half_reference)
-    return EchoMimic(spec, style, load_networks(SPEC.name, CONFIG, FILES), device, dtype, half)
+    compiled = switch("compiled", compiled)
+    return EchoMimic(spec, style, load_networks(SPEC.name, CONFIG, FILES), device, dtype, half, compiled)

@@ -22,7 +22,7 @@ from zero1toa.diffusion.animator.drawing import (
 )
 from zero1toa.diffusion.animator.image_encoder import preprocess
 from zero1toa.diffusion.animator.networks import Files, load_networks
-from zero1toa.diffusion.animator.options import with_betas
+from zero1toa.diffusion.animator.options import switch, with_betas
 from zero1toa.diffusion.protocol import BackboneSpec
 from zero1toa.diffusion.schedule import LINEAR_ZERO_SNR
 
@@ -82,17 +82,21 @@ class FollowYourEmoji(AnimatorBackbone):
         return fc.bias[None, None]
 
 
-def load(device: torch.device, dtype: torch.dtype, *, betas: str = "scaled_linear") -> FollowYourEmoji:
+def load(
+    device: torch.device, dtype: torch.dtype, *, betas: str = "scaled_linear", compiled: bool = True
+) -> FollowYourEmoji:
     """Registry loader.
 
     Args:
         device: where to compute.
         dtype: type in which the networks compute.
         betas: noise schedule, ``scaled_linear`` (as released) or ``linear``.
+        compiled: compile layers and record CUDA graphs; nothing on other devices.
 
     Raises:
         AssetError: if a checkpoint is not installed, or does not fit.
         ConfigError: for an impossible option.
     """
     spec = dataclasses.replace(SPEC, scheduler=with_betas(SPEC.scheduler, betas))
-    return FollowYourEmoji(spec, STYLE, load_networks(SPEC.name, CONFIG, FILES), device, dtype)
+    compiled = switch("compiled", compiled)
+    return FollowYourEmoji(spec, STYLE, load_networks(SPEC.name, CONFIG, FILES), device, dtype, compiled=compiled)

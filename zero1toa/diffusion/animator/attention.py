@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zero1toa.diffusion.animator.normalisation import GroupNorm
+
 
 class KeyValue(NamedTuple):
     """Keys and values of an attention layer, ``[B, m, C]`` each."""
@@ -112,7 +114,13 @@ class PromptAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Feed-forward layer gated by GELU."""
+    """Feed-forward layer gated by GELU.
+
+    Attributes:
+        fused: product and gate by one CUDA kernel, see :mod:`zero1toa.diffusion.animator.gated_kernel`.
+    """
+
+    fused: bool = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,6 +129,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., C]`` to the same shape."""
+        if self.fused:
+            return self.out(torch.ops.zero1toa.gated_product(x, self.proj.weight, self.proj.bias))
         value, gate = self.proj(x).chunk(2, -1)
         return self.out(value * F.gelu(gate))
 
@@ -149,7 +159,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         width = inner or channels
         self.prompt_scale = prompt_scale
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, width)
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = SelfAttention(width, heads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zero1toa.diffusion.animator import autoencoder
-from zero1toa.diffusion.animator.acceleration import compile_layers
+from zero1toa.diffusion.animator.acceleration import Replay, compile_networks
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.drawing import DrawingStyle, draw_track
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
 from zero1toa.diffusion.protocol import BackboneSpec
 from zero1toa.types import LandmarkTrack
+
+Halves: TypeAlias = Literal["conditional", "null", "both"]
+"""Predictions of classifier-free guidance: of the clips as conditioned, unconditional, or first those, then these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +66,8 @@ class AnimatorBackbone(abc.ABC):
         dtype: type in which the networks compute; latents and their arithmetic stay float32.
         half_reference: round reference features to half precision, as the released pipelines of AniPortrait and
             EchoMimic do whatever type they run in (changes a prediction by about 1e-4).
-        compiled: compile the denoiser's layers at their first use.
+        compiled: compile the layers of denoiser and autoencoder at their first use, and replay evaluations as CUDA
+            graphs; nothing on other devices.
     """
 
     null_control: bool = False
@@ -85,8 +90,10 @@ class AnimatorBackbone(abc.ABC):
         self._dtype = dtype
         self._half_reference = half_reference
         networks.prepare(self._device, dtype)
-        if compiled:
-            compile_layers(networks.denoiser)
+        self.replay: Replay | None = None
+        if compiled and self._device.type == "cuda":
+            compile_networks(networks, dtype)
+            self.replay = Replay(self.evaluate, self._device)
 
     @property
     def device(self) -> torch.device:
@@ -113,13 +120,14 @@ class AnimatorBackbone(abc.ABC):
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames ``[B, T, H, W, 3]`` in [0, 1], sides divisible by 64, to latents ``[B, T, 4, H/8, W/8]`` float32."""
-        latents = autoencoder.encode(self.networks.autoencoder, self._images(frames))
+        latents = autoencoder.encode(self.networks.autoencoder, self._images(frames), even=self.replay is not None)
         return latents.float().unflatten(0, frames.shape[:2])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to frames ``[B, T, H, W, 3]`` float32 in [0, 1]."""
-        images = autoencoder.decode(self.networks.autoencoder, latents.to(self._device, self._dtype).flatten(0, 1))
+        flat = latents.to(self._device, self._dtype).flatten(0, 1)
+        images = autoencoder.decode(self.networks.autoencoder, flat, even=self.replay is not None)
         return images.float().permute(0, 2, 3, 1).unflatten(0, latents.shape[:2])
 
     @torch.no_grad()
@@ -168,37 +176,53 @@ class AnimatorBackbone(abc.ABC):
         conditional: bool,
     ) -> Tensor:
         """The network's v, float32; without ``conditional`` it sees neither reference nor prompt."""
-        features = () if self.null_control and not conditional else _known(control)
-        return self._run(latents, timestep, reference, control, features, len(latents) if conditional else 0)
+        return self._run(latents, timestep, reference, control, "conditional" if conditional else "null")
 
     def predict_guided(
         self, latents: Tensor, timestep: int, reference: AnimatorReference, control: AnimatorControl, guidance: float
     ) -> Tensor:
         """``uncond + guidance * (cond - uncond)`` in one pass."""
-        features = tuple(
-            torch.cat([feature, torch.zeros_like(feature) if self.null_control else feature])
-            for feature in _known(control)
-        )
-        output = self._run(torch.cat([latents] * 2), timestep, reference, control, features, len(latents))
-        conditional, null = output.chunk(2)
+        conditional, null = self._run(latents, timestep, reference, control, "both").chunk(2)
         return null + guidance * (conditional - null)
 
     @torch.no_grad()
     def _run(
-        self,
-        latents: Tensor,
-        timestep: int,
-        reference: AnimatorReference,
-        control: AnimatorControl,
-        features: tuple[Tensor, ...],
-        with_reference: int,
+        self, latents: Tensor, timestep: int, reference: AnimatorReference, control: AnimatorControl, halves: Halves
     ) -> Tensor:
         level = torch.full((1,), timestep, device=self._device)
         contexts = reference.layers
         if control.prompt is not None:
             contexts = self._with_prompt(contexts, control.prompt)
-        x = latents.to(self._device, self._dtype)
-        return self.networks.denoiser(x, level, features, contexts, with_reference).float()
+        evaluate = self.replay or self.evaluate
+        return evaluate(latents.to(self._device), level, _known(control), contexts, halves)
+
+    def evaluate(
+        self,
+        latents: Tensor,
+        level: Tensor,
+        features: tuple[Tensor, ...],
+        contexts: tuple[LayerContext, ...],
+        halves: Halves,
+    ) -> Tensor:
+        """Run the denoiser.
+
+        Args:
+            latents: ``[B, T, 4, h, w]``.
+            level: timestep ``[1]``.
+            features: landmark features of the clips.
+            contexts: what the spatial transformers read.
+            halves: which predictions of guidance to make.
+
+        Returns:
+            v, float32; of ``both`` the conditional ones first.
+        """
+        x, clips = latents.to(self._dtype), len(latents)
+        if halves == "both":
+            x = torch.cat([x] * 2)
+            features = tuple(torch.cat([f, torch.zeros_like(f) if self.null_control else f]) for f in features)
+        elif halves == "null" and self.null_control:
+            features = ()
+        return self.networks.denoiser(x, level, features, contexts, 0 if halves == "null" else clips).float()
 
     def _with_prompt(self, contexts: tuple[LayerContext, ...], prompt: Tensor) -> tuple[LayerContext, ...]:
         """Contexts that read a prompt of each frame ``[B, T, n, D]`` instead of the identity's."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import LayerContext, SpatialTransformer
 from zero1toa.diffusion.animator.config import UNetConfig
 from zero1toa.diffusion.animator.motion import MotionModule
+from zero1toa.diffusion.animator.normalisation import GroupNorm
 from zero1toa.diffusion.blocks import sinusoid
 
 
@@ -30,15 +32,17 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
+        self.norm1 = GroupNorm(groups, in_channels, eps=1e-5)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_channels, out_channels)
-        self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
+        self.norm2 = GroupNorm(groups, out_channels, eps=1e-5)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """``x`` ``[N, C, h, w]``, ``time`` ``[1, E]``: all frames are at one noise level."""
+    def forward(self, x: Tensor, time: Tensor, skip: Tensor | None = None) -> Tensor:
+        """``x`` ``[N, C, h, w]``, ``skip`` the channels behind its own, ``time`` ``[1, E]``: one noise level."""
+        if skip is not None:
+            x = torch.cat([x, skip], 1)
         hidden = self.conv1(F.silu(self.norm1(x))) + self.time_emb_proj(time)[..., None, None]
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
@@ -100,13 +104,21 @@ class Stage(nn.Module):
         self.resample = resample
 
     def layer(
-        self, index: int, x: Tensor, time: Tensor, frames: int, contexts: tuple[LayerContext, ...], split: int
+        self,
+        index: int,
+        x: Tensor,
+        skip: Tensor | None,
+        time: Tensor,
+        frames: int,
+        contexts: tuple[LayerContext, ...],
+        split: int,
     ) -> tuple[Tensor, Tensor | None]:
         """Run one layer.
 
         Args:
             index: which.
             x: ``[N, C, h, w]``.
+            skip: feature map from the way down whose channels follow those of ``x``, on the way up.
             time: ``[1, E]``.
             frames: frames per clip.
             contexts: what this stage's spatial transformers read.
@@ -115,7 +127,7 @@ class Stage(nn.Module):
         Returns:
             The feature map, and the normed tokens of the layer's self-attention, None if it has no attention.
         """
-        x, normed = self.resnets[index](x, time), None
+        x, normed = self.resnets[index](x, time, skip), None
         if index < len(self.attentions):
             x, normed = self.attentions[index](x, contexts[index], split)
         if index < len(self.motion_modules):

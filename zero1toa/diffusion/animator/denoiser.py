@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.config import LATENT_CHANNELS, UNetConfig
+from zero1toa.diffusion.animator.normalisation import GroupNorm
 from zero1toa.diffusion.animator.unet import UNet
 
 
@@ -21,7 +22,7 @@ class Denoiser(UNet):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
-        self.conv_norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
+        self.conv_norm_out = GroupNorm(config.groups, config.channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(config.channels[0], LATENT_CHANNELS, 3, padding=1)
 
     def project_reference(self, features: Sequence[Tensor]) -> tuple[KeyValue, ...]:
@@ -61,4 +62,8 @@ class Denoiser(UNet):
         frames = latents.shape[1]
         split = with_reference * frames
         x, _ = self.traverse(latents.flatten(0, 1), timestep, frames, control, contexts, split, collect=False)
-        return self.conv_out(F.silu(self.conv_norm_out(x))).unflatten(0, latents.shape[:2])
+        return self.finish(x).unflatten(0, latents.shape[:2])
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The last feature map ``[N, C, h, w]`` to v ``[N, 4, h, w]``."""
+        return self.conv_out(F.silu(self.conv_norm_out(x)))

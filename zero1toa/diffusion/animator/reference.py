@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import LayerContext, to_tokens
 from zero1toa.diffusion.animator.config import UNetConfig
+from zero1toa.diffusion.animator.normalisation import GroupNorm
 from zero1toa.diffusion.animator.unet import UNet
 
 
@@ -19,7 +20,7 @@ class LastTransformer(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
         self.norm1 = nn.LayerNorm(channels)
 

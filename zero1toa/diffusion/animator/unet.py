@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import LayerContext, SpatialTransformer
@@ -90,9 +89,8 @@ class UNet(nn.Module):
         for level, stage in enumerate(self.stages()):
             down, up = level < len(self.down_blocks), level > len(self.down_blocks)
             for index in range(len(stage.resnets)):
-                if up:
-                    x = torch.cat([x, skips.pop()], 1)
-                x, normed = stage.layer(index, x, time, frames, contexts, split)
+                skip = skips.pop() if up else None
+                x, normed = stage.layer(index, x, skip, time, frames, contexts, split)
                 if down:
                     skips.append(x)
                 if collect and normed is not None:
