@@ -32,7 +32,8 @@ from zero1toa.avatar.picture_sampling import smooth_step
 from zero1toa.config import Config, to_dict
 from zero1toa.curriculum.cameras import Lens
 from zero1toa.curriculum.clips import clip_spec
-from zero1toa.curriculum.schedule import Schedule, build_clips, next_clip
+from zero1toa.curriculum.schedule import Schedule, build_clips
+from zero1toa.curriculum.turns import Turns
 from zero1toa.errors import ZeroOneError
 from zero1toa.head.arkit import coefficients
 from zero1toa.head.protocol import HeadModel
@@ -112,6 +113,7 @@ class Reconstruction:
         self.gaussians = start.avatar
         self.params = start.params
         specs = build_clips(config.curriculum, self.head, self.params, config.render.size, config.seed)
+        self._turns = Turns(config, specs)
         specs[PORTRAIT] = self._portrait_spec()
         background = config.render.background
         self._posed = PosedClips(self.head, self.params, specs.values(), background, config.render.backend)
@@ -264,17 +266,13 @@ class Reconstruction:
             refinement is switched off and every open clip has its first render.
         """
         number, step = self.submitted, self.step_count
-        stages = self.schedule.open_stages(step)
-        refining = self.config.diffusion.enabled
-        # Without refinement a clip's target is its first render, which is not made twice.
-        candidates = [k for k in self._posed.clips if k != PORTRAIT and (refining or k not in self._requested)]
-        key = next_clip(candidates, self._requested, stages, self.config.seed)
+        turn = self._turns.next(step, self._requested)
         self.submitted = number + 1
-        if key is None:
+        if turn is None:
             return None
+        key, unlocked = turn.key, turn.unlocked
         self._requested[key] = number
         length = len(self._posed.clips[key])
-        unlocked = self.schedule.unlocked(key.stage, step) if refining else length
         shown = list(range(unlocked))
         with self.timed("render"):
             batch = self.config.loop.batch_frames
@@ -295,7 +293,7 @@ class Reconstruction:
             frames=np.ascontiguousarray(frames[fill]),
             landmarks=landmarks,
             unlocked=unlocked,
-            backbone=self.config.diffusion.backbone if refining else "none",
+            backbone=self.config.diffusion.backbone if self.config.diffusion.enabled else "none",
             seed=_seed(self.config.seed, key, base),
         )
         self.outstanding[request.request_id] = request
