@@ -109,6 +109,21 @@ def test_evaluations_by_hand():
         work("fake", start="up")
 
 
+def test_score_distillation_by_hand(head):
+    def planned(method, *overrides):
+        values = ["preset=paper", "diffusion.backbone=aniportrait", f"distillation.method={method}", *overrides]
+        return plan_run(load(values), head)
+
+    sds = planned("sds")  # one conditional and one unconditional evaluation of 8 frames in each of 10 000 iterations
+    assert (sds.work.frame_evaluations, sds.evaluations, sds.schedule.requests) == (16, 160_000, ())
+    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.085 + 8 * 0.088) / 16)
+    # A third evaluation, under the negative condition, for noise levels from 0.2 on: of [0.02, 0.98] a share of 78/96.
+    assert planned("nfsd").work.frame_evaluations == pytest.approx(8 * (2 + 78 / 96), abs=8 * 0.08)
+    # t = 200 always: inversion at 0 and 150, then both evaluations.
+    narrow = planned("ism", "distillation.timesteps=[0.2,0.2005]", "loop.portrait_share=0.5")
+    assert (narrow.work.frame_evaluations, narrow.evaluations) == (8 * 4, 5000 * 8 * 4)
+
+
 def test_parameters_are_the_published_ones():
     counts = parameter_counts("aniportrait")
     assert counts["autoencoder"] == 83_653_863  # Stable Diffusion's

@@ -58,7 +58,7 @@ def plan_as_dict(plan: Plan, config: Config) -> dict[str, Any]:
     ]
     work = {**values.pop("work"), "frame_evaluations": plan.work.frame_evaluations}
     head = {"preset": config.preset, "backbone": config.diffusion.backbone if config.diffusion.enabled else None}
-    return {**head, "iterations": config.loop.iterations, **schedule, "work_per_update": work, **values}
+    return {**head, "iterations": config.loop.iterations, **schedule, "work_each": work, **values}
 
 
 def _print_schedule(plan: Plan, config: Config, console: Console) -> None:
@@ -92,20 +92,23 @@ def _opening(stage: PlannedStage) -> str:
 
 
 def _print_cost(plan: Plan, config: Config, console: Console) -> None:
-    table = _table("Cost", "Per update", "In all")
-    updates = max(len(plan.schedule.requests), 1)
+    distilled = config.distillation.method != "none"
+    table = _table("Cost", "Per iteration" if distilled else "Per update", "In all")
+    updates = max(plan.times, 1)
     name = config.diffusion.backbone if config.diffusion.enabled else "no refinement"
-    table.add_row(f"network evaluations, frames ({name})", str(plan.work.frame_evaluations), str(plan.evaluations))
-    table.add_row("network calls", str(plan.work.calls), str(plan.work.calls * len(plan.schedule.requests)))
+    table.add_row(
+        f"network evaluations, frames ({name})", f"{plan.work.frame_evaluations:.4g}", f"{plan.evaluations:.0f}"
+    )
+    table.add_row("network calls", f"{plan.work.calls:.3g}", f"{plan.work.calls * plan.times:.0f}")
     if plan.teraflop is not None and plan.refinement_seconds is not None and plan.compiled_seconds is not None:
         table.add_row("arithmetic, TFLOP", f"{plan.teraflop / updates:.0f}", f"{plan.teraflop:.0f}")
         for label, seconds in (
-            ("refinement", plan.refinement_seconds),
-            ("refinement, network compiled", plan.compiled_seconds),
+            ("diffusion", plan.refinement_seconds),
+            ("diffusion, network compiled", plan.compiled_seconds),
         ):
             table.add_row(f"{label}, minutes", f"{seconds / updates / 60:.3f}", f"{seconds / 60:.1f}")
     elif config.diffusion.enabled:
-        table.add_row("refinement, minutes", "no rate", "no rate")
+        table.add_row("diffusion, minutes", "no rate", "no rate")
     raster = "no rate" if plan.raster_seconds is None else f"{plan.raster_seconds / 60:.1f}"
     table.add_row("training, rasterising alone, minutes", "", raster)
     known = plan.weights_gib + plan.clips_gib

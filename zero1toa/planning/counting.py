@@ -1,4 +1,4 @@
-"""How often one refinement asks its backbone, counted by refining with a backbone that only counts."""
+"""How often a refinement, or a step of score distillation, asks its backbone: counted with one that only counts."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zero1toa.config import DiffusionConfig
+from zero1toa.config import Config, DiffusionConfig
 from zero1toa.diffusion.protocol import BackboneSpec
+from zero1toa.symgen.distillation.distillation import ScoreDistillation
 from zero1toa.symgen.refine import refine
+from zero1toa.symgen.store import Reference
 from zero1toa.types import LandmarkTrack, RefineRequest, SampleKey
 
+_DRAWS = 400  # of the noise level, on which the number of evaluations depends
 _SIDE = 8  # of the pictures that are "refined": as small as the code around the backbone takes
 
 
 @dataclasses.dataclass
 class Work:
-    """What one refinement asks of its backbone.
+    """What one refinement, or on average one step of score distillation, asks of its backbone.
 
     Attributes:
-        single_frames: frames in conditional evaluations, summed over all of them.
+        single_frames: frames in single evaluations, conditional or not, summed over all of them.
         guided_frames: frames in guided evaluations, each of which evaluates the network twice.
         encoded_frames: frames encoded.
         decoded_frames: frames decoded.
         calls: calls of the network, a guided one counted twice.
     """
 
-    single_frames: int = 0
-    guided_frames: int = 0
-    encoded_frames: int = 0
-    decoded_frames: int = 0
-    calls: int = 0
+    single_frames: float = 0
+    guided_frames: float = 0
+    encoded_frames: float = 0
+    decoded_frames: float = 0
+    calls: float = 0
 
     @property
-    def frame_evaluations(self) -> int:
+    def frame_evaluations(self) -> float:
         """Evaluations of the network, one frame each."""
         return self.single_frames + 2 * self.guided_frames
 
@@ -111,3 +114,25 @@ def count_work(spec: BackboneSpec, config: DiffusionConfig, frames: int) -> Work
     request = RefineRequest("plan", SampleKey("spatial", "plan"), 0, 0, 0, pictures, track, frames, spec.name, seed=0)
     refine(request, backbone, None, config)
     return backbone.work
+
+
+def count_distillation(spec: BackboneSpec, config: Config) -> Work:
+    """What one step of score distillation asks of a backbone, on average over the drawn noise levels.
+
+    Args:
+        spec: the backbone's.
+        config: the run's configuration.
+
+    Raises:
+        ConfigError: for values with which the run would fail too.
+    """
+    backbone = CountingBackbone(spec)
+    image, landmarks = np.zeros((_SIDE, _SIDE, 4), np.uint8), np.zeros((478, 2), np.float32)
+    distillation = ScoreDistillation(config, backbone, Reference(image, landmarks))
+    frames = min(config.loop.batch_frames, config.curriculum.frames)
+    track = LandmarkTrack(np.zeros((frames, 478, 2), np.float32), np.zeros(frames, bool), np.zeros(frames, bool))
+    rng = np.random.default_rng(config.seed)
+    for _ in range(_DRAWS):
+        distillation(torch.zeros(frames, _SIDE, _SIDE, 3), track, rng)
+    total = dataclasses.asdict(backbone.work)
+    return Work(**{name: value / _DRAWS for name, value in total.items()})

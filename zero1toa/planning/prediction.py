@@ -8,7 +8,7 @@ from zero1toa.avatar.initialisation import orders_per_face
 from zero1toa.config import Config
 from zero1toa.diffusion.facts import backbone_spec, parameter_counts
 from zero1toa.head.protocol import HeadModel
-from zero1toa.planning.counting import Work, count_work
+from zero1toa.planning.counting import Work, count_distillation, count_work
 from zero1toa.planning.rates import ACTIVATIONS_GIB, DIFFUSION, RASTER, DiffusionRate
 from zero1toa.planning.schedule import PlannedSchedule, plan_schedule
 
@@ -22,7 +22,8 @@ class Plan:
 
     Attributes:
         schedule: stages and requests.
-        work: network evaluations of one refinement.
+        work: network evaluations of one refinement, or of one training iteration with score distillation.
+        times: how often that happens.
         evaluations: evaluations of the diffusion network in the whole run, one frame each.
         teraflop: their arithmetic, 10^12 operations.
         refinement_seconds: all refinements, as the network runs now.
@@ -38,7 +39,8 @@ class Plan:
 
     schedule: PlannedSchedule
     work: Work
-    evaluations: int
+    times: float
+    evaluations: float
     teraflop: float | None
     refinement_seconds: float | None
     compiled_seconds: float | None
@@ -62,17 +64,27 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
         ConfigError: for a configuration with which the run would fail, or a backbone of which nothing is known.
     """
     schedule = plan_schedule(config, head)
-    diffusion, updates = config.diffusion, len(schedule.requests)
+    diffusion, times = config.diffusion, float(len(schedule.requests))
+    distilled = config.distillation.method != "none"
     name = diffusion.backbone
     work, parameters, rate = Work(), {}, None
     notes: list[str] = []
-    if diffusion.enabled:
+    if distilled:
+        work = count_distillation(backbone_spec(name), config)
+        times = config.loop.iterations * (1 - config.loop.portrait_share)
+        notes.append(
+            f"score distillation ({config.distillation.method}) instead of a dataset: evaluations per iteration "
+            "are means over drawn noise levels; going back through the encoder was not measured"
+        )
+    elif diffusion.enabled:
         work = count_work(backbone_spec(name), diffusion, config.curriculum.frames)
+    if diffusion.enabled:
         parameters = parameter_counts(name)
         rate = DIFFUSION.get(name)
         notes.append(_rate_note(name, rate))
-        if rate is not None and config.curriculum.frames != rate.frames:
-            notes.append(f"clips of {config.curriculum.frames} frames were not measured: times are scaled by frame")
+        frames = min(config.loop.batch_frames, config.curriculum.frames) if distilled else config.curriculum.frames
+        if rate is not None and frames != rate.frames:
+            notes.append(f"clips of {frames} frames were not measured: times are scaled by frame")
     raster = raster_seconds(config)
     if raster is None:
         notes.append(f"training: no rate is known for pictures of {config.render.size} pixels")
@@ -88,15 +100,16 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
         )
     changes: dict[str, int] | None = None if config.avatar.by_region else {}
     orders = orders_per_face(head, head.vertices(head.neutral()), config.avatar.gaussians_per_triangle, changes)
-    clips = sum(stage.clips - stage.missed for stage in schedule.stages)
+    clips = len({request.key for request in schedule.requests})
     frame_bytes = 3 * config.render.size**2
     return Plan(
         schedule=schedule,
         work=work,
-        evaluations=updates * work.frame_evaluations,
-        teraflop=None if rate is None else updates * work.frame_evaluations * rate.teraflop_per_frame,
-        refinement_seconds=None if rate is None else updates * _update_seconds(work, rate, compiled=False),
-        compiled_seconds=None if rate is None else updates * _update_seconds(work, rate, compiled=True),
+        times=times,
+        evaluations=times * work.frame_evaluations,
+        teraflop=None if rate is None else times * work.frame_evaluations * rate.teraflop_per_frame,
+        refinement_seconds=None if rate is None else times * _update_seconds(work, rate, compiled=False),
+        compiled_seconds=None if rate is None else times * _update_seconds(work, rate, compiled=True),
         raster_seconds=raster,
         gaussians=int((orders * (orders + 1) // 2).sum()),
         parameters=parameters,

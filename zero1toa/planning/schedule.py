@@ -81,7 +81,7 @@ def plan_schedule(config: Config, head: HeadModel) -> PlannedSchedule:
             if not seen or seen[-1][1] != frames:
                 seen.append((step, frames))
         while policy.may_submit(step, submitted, 0):
-            turn = turns.next(step, requested)
+            turn = turns.next(submitted, step, requested)
             if turn is not None:
                 requested[turn.key] = submitted
                 requests.append(PlannedRequest(step, turn.key, turn.unlocked))
