@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from zero1toa.cli import app
 from zero1toa.config import DiffusionConfig, load
+from zero1toa.diffusion import registry
 from zero1toa.diffusion.facts import backbone_spec, parameter_counts
 from zero1toa.errors import ConfigError
 from zero1toa.head.registry import load_head
@@ -153,6 +154,11 @@ def test_unmeasured_things_have_no_figure(head):
     assert plan.evaluations > 0
     assert "refinement: no rate is known for the backbone 'compact', so no time is predicted" in plan.notes
     assert "training: no rate is known for pictures of 256 pixels" in plan.notes
+
+
+def test_every_backbone_of_the_package_has_facts():
+    own = {name for name, loader in registry._LOADERS.items() if str(loader).startswith("zero1toa.")}
+    assert {backbone_spec(name).name for name in own} == own
 
 
 def test_a_backbone_from_outside_is_refused_by_name():

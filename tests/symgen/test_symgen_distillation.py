@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_config
+from typer.testing import CliRunner
 
+from zero1toa.cli import app
 from zero1toa.diffusion.fake import FAKE_SPEC, FakeBackbone
 from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.distributed.generate import generate_batch
@@ -163,3 +165,11 @@ def test_impossible_values_are_named(override, words):
 def test_it_runs_in_one_process_only():
     with pytest.raises(ConfigError, match=r"distillation\.method=sds .* add --serial"):
         generate_batch([], tiny_config("distillation.method=sds"))
+
+
+def test_the_command_refuses_before_it_writes(tmp_path):
+    arguments = ["generate", "sample:astronaut", "-o", str(tmp_path / "out"), "distillation.method=ism"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "add --serial" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -118,6 +118,20 @@ def check_distillation(config: DistillationConfig) -> None:
             raise ConfigError(f"distillation.{name}={getattr(config, name)} must be above 0 and at most 1")
 
 
+def refuse_distribution(config: DistillationConfig) -> None:
+    """Refuse score distillation where trainer and diffusion model are in different processes.
+
+    Raises:
+        ConfigError: naming the method.
+    """
+    check_distillation(config)
+    if config.method != "none":
+        raise ConfigError(
+            f"distillation.method={config.method} asks the diffusion model in every training iteration, "
+            "which runs in one process only: add --serial"
+        )
+
+
 def _blurred(reference: Reference, background: tuple[float, float, float]) -> Reference:
     """The portrait on the background, blurred until only its colours are left."""
     side = reference.image.shape[0]
