@@ -37,6 +37,24 @@ def test_paper_preset_is_the_paper():
     assert additions == (False, False, False)
 
 
+def test_paper_preset_says_every_number_itself_and_where_it_is_from():
+    lines = (config.config_folder() / "preset" / "paper.yaml").read_text().splitlines()
+    values = [line for line in lines if line.startswith("  ") and not line.lstrip().startswith("#")]
+    bare = [line for line in values if not re.search(r"\S\s+# \S", line)]
+    assert not bare, "no source: " + "; ".join(bare)
+    said = config.load(["preset=paper"])
+    assert said.optim.betas == (0.9, 0.99)
+    assert (said.optim.eps, said.optim.position, said.optim.color, said.optim.opacity) == (1e-15, 2e-4, 1.25e-2, 1e-2)
+    assert (said.optim.scaling, said.optim.rotation) == (5e-3, 1e-3)
+    assert (said.loss.position_threshold, said.loss.scaling_threshold) == (1.0, 0.6)
+    assert (said.curriculum.unlock_interval, said.curriculum.frames, said.loop.batch_frames) == (300, 16, 8)
+    diffusion = (said.diffusion.guidance, said.diffusion.steps, said.diffusion.inversion_guidance, said.render.size)
+    assert diffusion == (3.5, 25, 1.0, 512)
+    assert (said.avatar.gaussians_per_triangle, said.avatar.lid_opacity) == (10, 0.9)
+    assert (said.curriculum.fovy, said.curriculum.temporal_azimuth) == ((40.0, 70.0), (-15.0, 15.0))
+    assert (said.curriculum.spatial_azimuth[1], said.curriculum.spatial_elevation) == (60.0, (-15.0, 15.0))
+
+
 def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path):
     file = tmp_path / "mine.yaml"
     file.write_text("preset: standard\nseed: 5\nloop: {iterations: 123, batch_frames: 4}\n")

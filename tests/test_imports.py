@@ -28,8 +28,9 @@ MAY = {
     "motion": {"head", "portrait"},
     "evaluation": CORE | {"motion"},
     "distributed": CORE,
+    "planning": CORE,
     "tracking": CORE | {"evaluation"},
-    "commands": CORE | {"motion", "evaluation", "distributed", "tracking"},
+    "commands": CORE | {"motion", "evaluation", "distributed", "planning", "tracking"},
 }
 HEAVY = {"mediapipe", "diffusers", "ray", "wandb", "gsplat", "lpips", "rembg", "imageio_ffmpeg"}
 

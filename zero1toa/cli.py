@@ -112,6 +112,24 @@ def generate(
 
 @app.command()
 @guarded
+def plan(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Configuration, e.g. preset=paper diffusion.backbone=aniportrait."
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with configuration values.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the plan as JSON.")] = None,
+) -> None:
+    """Print what a configuration will do and cost: clips, unlocking, updates, predicted time and memory; no GPU."""
+    from zero1toa.commands.plan import print_plan
+
+    print_plan(overrides or (), config, json)
+
+
+@app.command()
+@guarded
 def render(
     bundle: Bundle,
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")],

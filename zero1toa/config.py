@@ -177,6 +177,25 @@ class DiffusionConfig:
 
 
 @dataclass
+class DistillationConfig:
+    """Score distillation of renders, the baselines that the dataset replaces (paper sec. 5.2)."""
+
+    method: str = "none"
+    """``none`` (train on the refined dataset, paper), or without any dataset: ``sds`` (DreamFusion), ``ism``
+    (LucidDreamer) or ``nfsd`` (noise-free score distillation). With ``--serial`` only."""
+    weight: float = 10.0
+    """Weight of the term, which takes the place of ``loss.l1`` and ``loss.perceptual`` for clips."""
+    guidance: float = 7.5
+    """Classifier-free guidance: 7.5 in LucidDreamer and NFSD; DreamFusion's 100 is for text alone."""
+    timesteps: tuple[float, float] = (0.02, 0.98)
+    """Range of the drawn noise level, as shares of the training timesteps (DreamFusion)."""
+    interval: float = 0.05
+    """``ism``: distance between the two compared noise levels (LucidDreamer: 50 of 1000 timesteps)."""
+    inversion_step: float = 0.2
+    """``ism``: step of the inversion up to the first of them (LucidDreamer: 200 of 1000 timesteps)."""
+
+
+@dataclass
 class CurriculumConfig:
     """Which clips exist and when they are refined (paper sec. 4.2 and 8)."""
 
@@ -211,6 +230,12 @@ class CurriculumConfig:
     procedural talk."""
     real_talk: str = ""
     """The same for the real stage: SHOW's recordings, .pkl, as in the paper."""
+    order: str = "progressive"
+    """``progressive`` (paper: stages one after the other, frames unlocked one by one) or ``random``: all clips and
+    frames are open from the start, and each turn's clip is drawn at random (the paper's ablation)."""
+    updates: str = "iterative"
+    """``iterative`` (paper: clips are refined again and again) or ``once``: each clip is refined at its first turn,
+    with all frames open, and never again (the paper's ablation with a one-time dataset)."""
     wide_jaw: bool = True
     """Add wide-open jaws to the talk: recorded talk-show jaws stay under 10 degrees (an addition)."""
 
@@ -281,6 +306,7 @@ class Config:
     density: DensityConfig = field(default_factory=DensityConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)

@@ -83,6 +83,19 @@ def test_frames_go_to_latents_and_back(backbone: VideoBackbone) -> None:
     assert torch.equal(backbone.encode(frames), latents)
 
 
+def test_gradients_pass_the_encoder(backbone: VideoBackbone) -> None:
+    """Against the difference of two encodings; frames that ask for none get latents without a graph."""
+    frames = _frames(0, batch=1, frames=1) * 0.5 + 0.25
+    assert not backbone.encode(frames).requires_grad
+    latents = backbone.encode(frames)
+    weights = torch.randn(latents.shape, generator=torch.Generator().manual_seed(7))
+    asked = frames.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad((backbone.encode(asked) * weights).sum(), asked)
+    step = 4e-4 * gradient / gradient.abs().mean()
+    difference = ((backbone.encode(frames + step) - backbone.encode(frames - step)).double() * weights).sum() / 2
+    assert float(difference) == pytest.approx(float((gradient.double() * step).sum()), rel=0.03)
+
+
 def test_predictions_have_the_shape_of_latents_and_are_repeatable(backbone: VideoBackbone) -> None:
     latents, reference, control = _latents(backbone), _references(backbone), backbone.prepare_control(_frames(3))
     for conditional in (True, False):

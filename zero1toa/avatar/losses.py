@@ -93,14 +93,35 @@ class ReconstructionLoss:
             mattes: portrait's matte ``[..., H, W, 1]`` in [0, 1]; None for clips that have none.
         """
         config = self.config
-        weighted: dict[str, tuple[float, Tensor]] = {
-            "l1": (config.l1, (renders - targets).abs().mean()),
-            "position": (config.position, position_loss(avatar.means, config.position_threshold, visible)),
-            "scaling": (config.scaling, scaling_loss(avatar.log_scales, config.scaling_threshold, visible)),
-        }
+        weighted = {"l1": (config.l1, (renders - targets).abs().mean()), **self._regularisers(avatar, visible)}
         if self.perceptual.kind != "none":
             weighted["perceptual"] = (config.perceptual, self.perceptual(renders, targets))
         if alphas is not None and mattes is not None:
             weighted["alpha"] = (config.alpha, (alphas - mattes).abs().mean())
-        total = torch.stack([weight * term for weight, term in weighted.values()]).sum()
-        return LossTerms(total, {name: term.detach() for name, (_, term) in weighted.items()})
+        return _sum(weighted)
+
+    def regularised(
+        self, name: str, weight: float, term: Tensor, avatar: GaussianAvatar, visible: Tensor | None = None
+    ) -> LossTerms:
+        """Another image term in the place of those of :meth:`__call__`, beside the same regularisers.
+
+        Args:
+            name: of the term.
+            weight: its weight.
+            term: scalar.
+            avatar: for the regularisers.
+            visible: Gaussians drawn ``[N]`` bool, see :func:`drawn`.
+        """
+        return _sum({name: (weight, term), **self._regularisers(avatar, visible)})
+
+    def _regularisers(self, avatar: GaussianAvatar, visible: Tensor | None) -> dict[str, tuple[float, Tensor]]:
+        config = self.config
+        return {
+            "position": (config.position, position_loss(avatar.means, config.position_threshold, visible)),
+            "scaling": (config.scaling, scaling_loss(avatar.log_scales, config.scaling_threshold, visible)),
+        }
+
+
+def _sum(weighted: dict[str, tuple[float, Tensor]]) -> LossTerms:
+    total = torch.stack([weight * term for weight, term in weighted.values()]).sum()
+    return LossTerms(total, {name: term.detach() for name, (_, term) in weighted.items()})

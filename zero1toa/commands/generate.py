@@ -14,6 +14,7 @@ from zero1toa.commands.player import open_player
 from zero1toa.commands.showcase import Showcase, make_showcase
 from zero1toa.config import Config, load, to_dict
 from zero1toa.head.protocol import HeadModel
+from zero1toa.symgen.distillation.distillation import refuse_distribution
 from zero1toa.symgen.progress import Progress, ProgressEvent
 from zero1toa.symgen.result import GenerationResult
 from zero1toa.tracking.console import ConsoleDisplay, duration
@@ -54,6 +55,8 @@ def generate_avatar(
     if face is not None:
         overrides = [*overrides, f"portrait.face={face}"]
     config = load(overrides, file)
+    if not serial:
+        refuse_distribution(config.distillation)
     with open_photo(photo) as path:
         identity = fingerprint(photo_bytes(path), to_dict(config))
         with OutputFolder(output, identity, restart=restart) as folder:

@@ -10,9 +10,11 @@ import numpy as np
 from zero1toa.config import CurriculumConfig
 from zero1toa.curriculum.spatial import spatial_clips
 from zero1toa.curriculum.temporal import real_clips, synthetic_clips
+from zero1toa.errors import ConfigError, nearest
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.types import ClipSpec, SampleKey, Stage
 
+ORDERS = ("progressive", "random")
 _STAGES: tuple[Stage, ...] = ("spatial", "temporal_synthetic", "temporal_real")
 
 
@@ -21,16 +23,33 @@ class Schedule:
     """Stages, epochs and unlocked frames by iteration.
 
     The dataset grows and never shrinks: D_s first, D_s with D_syn from ``temporal_start``, all three from
-    ``real_start`` (paper sec. 4.3). A stage without clips is skipped.
+    ``real_start`` (paper sec. 4.3). A stage without clips is skipped. In random order everything is open at once.
 
     Attributes:
-        config: numbers of clips and frames, stage switches, unlock interval.
+        config: numbers of clips and frames, stage switches, unlock interval, order.
+
+    Raises:
+        ConfigError: for an unknown ``curriculum.order``.
     """
 
     config: CurriculumConfig
 
+    def __post_init__(self) -> None:
+        if self.config.order not in ORDERS:
+            raise ConfigError(
+                f"curriculum.order={self.config.order} is unknown{nearest(self.config.order, ORDERS)}; "
+                f"choose {' or '.join(ORDERS)}"
+            )
+
+    @property
+    def progressive(self) -> bool:
+        """Whether the curriculum goes from easy to hard (paper sec. 4.2)."""
+        return self.config.order == "progressive"
+
     def epoch(self, step: int) -> int:
         """Number of stage switches up to iteration ``step``: 0, 1 or 2. A request from an older epoch is refused."""
+        if not self.progressive:
+            return 0
         return int(step >= self.config.temporal_start) + int(step >= self.config.real_start)
 
     def open_stages(self, step: int) -> tuple[Stage, ...]:
@@ -41,7 +60,7 @@ class Schedule:
         counts = (self.config.spatial_clips, self.config.synthetic_clips, self.config.real_clips)
         starts = (0, self.config.temporal_start, self.config.real_start)
         filled = [(stage, start) for stage, start, count in zip(_STAGES, starts, counts, strict=True) if count]
-        reached = tuple(stage for stage, start in filled if step >= start)
+        reached = tuple(stage for stage, start in filled if step >= start or not self.progressive)
         return reached or tuple(stage for stage, _ in filled[:1])
 
     def stage(self, step: int) -> Stage:
@@ -54,7 +73,7 @@ class Schedule:
 
         Only spatial clips are unlocked step by step; a temporal clip begins relaxed and is open as a whole.
         """
-        if stage != "spatial":
+        if stage != "spatial" or not self.progressive:
             return self.config.frames
         return min(step // self.config.unlock_interval + 1, self.config.frames)
 
@@ -108,3 +127,21 @@ def next_clip(
         for key, place in zip(candidates, order, strict=True)
     ]
     return min(ranked)[-1]
+
+
+def random_clip(keys: Iterable[SampleKey], open_stages: Sequence[Stage], seed: int, number: int) -> SampleKey | None:
+    """Any open clip, each as likely as any other: the choice without progressive learning (paper sec. 5.2).
+
+    Args:
+        keys: clips to choose from.
+        open_stages: stages whose clips may be chosen.
+        seed: the run's.
+        number: of the request; every request draws anew.
+
+    Returns:
+        The chosen clip, or None if there is none.
+    """
+    candidates = sorted(key for key in keys if key.stage in open_stages)
+    if not candidates:
+        return None
+    return candidates[int(np.random.default_rng([seed, 0x5A4D, number]).integers(len(candidates)))]

@@ -168,7 +168,6 @@ class CompactBackbone:
         """Landmark maps ``[T, size, size, 3]`` uint8; see :mod:`zero1toa.diffusion.landmark_map`."""
         return draw_control(landmarks, size)
 
-    @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames ``[B, T, H, W, 3]`` in [0, 1], sides divisible by 16, to latents ``[B, T, 4, H/4, W/4]`` float32."""
         return self.model.autoencoder.encode(self._pixels(frames)).float().unflatten(0, frames.shape[:2])

@@ -70,7 +70,7 @@ class VideoBackbone(Protocol):
         ...
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames to scaled latents."""
+        """Frames to scaled latents; frames that require gradients get them, for score distillation."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:

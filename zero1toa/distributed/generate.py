@@ -24,6 +24,7 @@ from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.session import ray_session
 from zero1toa.distributed.store_actor import StoreActor
 from zero1toa.errors import BackboneError, ZeroOneError
+from zero1toa.symgen.distillation.distillation import refuse_distribution
 from zero1toa.symgen.folder import RunFolder, open_run
 from zero1toa.symgen.loop import open_store
 from zero1toa.symgen.progress import Progress, ProgressEvent, silent
@@ -88,6 +89,7 @@ def generate_batch(
         BackboneError: if the refiners' processes keep dying.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
     """
+    refuse_distribution(config.distillation)
     # Actors have other working directories than this process.
     jobs = [dataclasses.replace(job, output=job.output.resolve()) for job in jobs]
     refiners = max(config.distributed.refiners, 1)

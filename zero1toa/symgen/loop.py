@@ -12,6 +12,7 @@ from zero1toa.config import Config
 from zero1toa.errors import ConfigError
 from zero1toa.head.protocol import HeadModel
 from zero1toa.symgen.alternation import Emit, alternate
+from zero1toa.symgen.distillation.distillation import ScoreDistillation, check_distillation
 from zero1toa.symgen.folder import RunFolder, open_run
 from zero1toa.symgen.landmarks import choose_detector
 from zero1toa.symgen.locks import FolderLock
@@ -46,12 +47,21 @@ def generate_serial(
         BackboneError: if refinement keeps failing.
         KeyboardInterrupt: on Ctrl-C; the same call continues from the last checkpoint.
     """
+    check_distillation(config.distillation)
     folder = open_run(output, portrait, config)
     policy = StalenessPolicy(config.loop.update_interval)
     with FolderLock(folder.dataset / LOCK):
         store = open_store(folder, portrait)
-        refinery = SerialRefinery(store, policy, Refiner(config, choose_device(config.device)))
-        result = run(portrait, config, folder, store.fetch, refinery, policy, progress, head=head)
+        refiner = Refiner(config, choose_device(config.device))
+        refinery = SerialRefinery(store, policy, refiner)
+        distillation = None
+        if config.distillation.method != "none":
+            if refiner.backbone is None:
+                raise ConfigError("score distillation needs the diffusion model; leave diffusion.enabled on")
+            distillation = ScoreDistillation(config, refiner.backbone, store.reference())
+        result = run(
+            portrait, config, folder, store.fetch, refinery, policy, progress, head=head, distillation=distillation
+        )
     assert result is not None  # nobody stops a serial run but an exception
     return result
 
@@ -66,6 +76,7 @@ def run(
     emit: Emit,
     *,
     head: HeadModel | None = None,
+    distillation: ScoreDistillation | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> GenerationResult | None:
     """Reconstruct one avatar to the end and write its bundle, with any refinery.
@@ -79,13 +90,14 @@ def run(
         policy: when to submit and when to wait.
         emit: receives the events.
         head: head model of the portrait; loaded as ``config.head`` when None.
+        distillation: the loss of clips where there is no dataset.
         stopping: asked once per iteration; True ends the run after a checkpoint.
 
     Returns:
         The result, or None if the run was stopped.
     """
     with FolderLock(folder.trainer_lock):
-        return _run(portrait, config, folder, fetch, refinery, policy, emit, head, stopping)
+        return _run(portrait, config, folder, fetch, refinery, policy, emit, head, distillation, stopping)
 
 
 def _run(
@@ -97,6 +109,7 @@ def _run(
     policy: StalenessPolicy,
     emit: Emit,
     head: HeadModel | None,
+    distillation: ScoreDistillation | None,
     stopping: Callable[[], bool],
 ) -> GenerationResult | None:
     if head is None:
@@ -111,6 +124,7 @@ def _run(
         avatar_id=folder.avatar,
         fetch=fetch,
         detector=detector,
+        distillation=distillation,
         device=choose_device(config.device),
         notes=(note,) if note else (),
     )

@@ -26,19 +26,21 @@ from zero1toa.avatar.bundle import Bundle, fingerprint
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.avatar.density import ScreenGradients, change_density, is_due
 from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
-from zero1toa.avatar.losses import ReconstructionLoss, drawn
+from zero1toa.avatar.losses import LossTerms, ReconstructionLoss, drawn
 from zero1toa.avatar.optimizer import AvatarOptimizer
 from zero1toa.avatar.picture_sampling import smooth_step
 from zero1toa.config import Config, to_dict
 from zero1toa.curriculum.cameras import Lens
 from zero1toa.curriculum.clips import clip_spec
-from zero1toa.curriculum.schedule import Schedule, build_clips, next_clip
+from zero1toa.curriculum.schedule import Schedule, build_clips
+from zero1toa.curriculum.turns import Turns
 from zero1toa.errors import ZeroOneError
 from zero1toa.head.arkit import coefficients
 from zero1toa.head.protocol import HeadModel
 from zero1toa.render.cameras import resize_intrinsics
 from zero1toa.render.rasterize import screen_gradient
 from zero1toa.symgen import checkpoint
+from zero1toa.symgen.distillation.distillation import ScoreDistillation
 from zero1toa.symgen.landmarks import Detector, LandmarkCounts, project_landmarks, track_landmarks
 from zero1toa.symgen.posing import PosedClips
 from zero1toa.symgen.refine import composite
@@ -83,6 +85,7 @@ class Reconstruction:
         avatar_id: str,
         fetch: Fetch,
         detector: Detector | None = None,
+        distillation: ScoreDistillation | None = None,
         device: torch.device | str = "cpu",
         notes: tuple[str, ...] = (),
     ) -> None:
@@ -95,6 +98,7 @@ class Reconstruction:
             avatar_id: avatar id.
             fetch: reads committed pictures from the dataset.
             detector: finds landmarks in renders; None projects the head's.
+            distillation: the loss of clips where ``distillation.method`` says that there is no dataset.
             device: where to train.
             notes: fallbacks that were used so far.
         """
@@ -103,6 +107,7 @@ class Reconstruction:
         self._device = torch.device(device)
         self._fetch = fetch
         self._detector = detector
+        self._distillation = distillation
         self._started = time.monotonic()
         self._earlier = 0.0
         self._portrait = portrait
@@ -112,6 +117,7 @@ class Reconstruction:
         self.gaussians = start.avatar
         self.params = start.params
         specs = build_clips(config.curriculum, self.head, self.params, config.render.size, config.seed)
+        self._turns = Turns(config, specs)
         specs[PORTRAIT] = self._portrait_spec()
         background = config.render.background
         self._posed = PosedClips(self.head, self.params, specs.values(), background, config.render.backend)
@@ -198,17 +204,19 @@ class Reconstruction:
         """
         with self.timed("train"):
             key, frames = self._pick()
-            if key == PORTRAIT:
-                mattes = self._matte
-            else:
-                targets, mattes = self._clips[key][frames].float() / 255, None
             shown = frames if key == PORTRAIT else [min(frame, self._open[key] - 1) for frame in frames]
             renders, alphas, meta = self._posed.render(self.gaussians, key, shown)
-            if key == PORTRAIT:
+            visible = drawn(meta["radii"])
+            if key != PORTRAIT and self._distillation is not None:
+                terms = self._distil(self._distillation, key, shown, renders, visible)
+            elif key != PORTRAIT:
+                targets = self._clips[key][frames].float() / 255
+                terms = self._loss(renders, targets, self.gaussians, visible)
+            else:
                 covered = alphas.detach()
                 targets = self._portrait_colors * covered + self._background * (1 - covered)
                 targets = torch.lerp(renders.detach(), targets, self._asked)
-            terms = self._loss(renders, targets, self.gaussians, drawn(meta["radii"]), alphas, mattes)
+                terms = self._loss(renders, targets, self.gaussians, visible, alphas, self._matte)
             self._optimizer.zero_grad()
             terms.total.backward()
             self._gradients.add(screen_gradient(meta), meta["radii"])
@@ -231,6 +239,16 @@ class Reconstruction:
                 raise ZeroOneError(f"the loss of iteration {self.step_count} is {losses['total']}: {losses}")
         self.curve.add(self.step_count, losses)
         return losses
+
+    def _distil(
+        self, distillation: ScoreDistillation, key: SampleKey, frames: list[int], renders: Tensor, visible: Tensor
+    ) -> LossTerms:
+        """Loss terms of frames without targets: the diffusion model itself says where to go."""
+        pictures = (renders.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        track = self._landmarks(key, pictures, frames)
+        self.landmark_counts.add(track)
+        term = distillation(renders, track, self._rng)
+        return self._loss.regularised("distillation", self.config.distillation.weight, term, self.gaussians, visible)
 
     def _share(self, key: SampleKey, frames: list[int]) -> Tensor:
         """How much of a step these frames may make the Gaussians of each triangle take ``[F]``.
@@ -260,27 +278,23 @@ class Reconstruction:
         """Render the clip that is refined next, with its landmarks.
 
         Returns:
-            The request, which is outstanding from now on; or None if this turn has nothing to refine: no clips, or
-            refinement is switched off and every open clip has its first render.
+            The request, which is outstanding from now on; or None if this turn has nothing to refine: no clips, a
+            dataset that is made once and has every open clip, or score distillation, which has no dataset.
         """
         number, step = self.submitted, self.step_count
-        stages = self.schedule.open_stages(step)
-        refining = self.config.diffusion.enabled
-        # Without refinement a clip's target is its first render, which is not made twice.
-        candidates = [k for k in self._posed.clips if k != PORTRAIT and (refining or k not in self._requested)]
-        key = next_clip(candidates, self._requested, stages, self.config.seed)
+        turn = self._turns.next(number, step, self._requested)
         self.submitted = number + 1
-        if key is None:
+        if turn is None:
             return None
+        key, unlocked = turn.key, turn.unlocked
         self._requested[key] = number
         length = len(self._posed.clips[key])
-        unlocked = self.schedule.unlocked(key.stage, step) if refining else length
         shown = list(range(unlocked))
         with self.timed("render"):
             batch = self.config.loop.batch_frames
             frames = self._posed.pictures(self.gaussians, key, shown, batch).cpu().numpy()
         with self.timed("landmarks"):
-            track = self._landmarks(key, frames)
+            track = self._landmarks(key, frames, shown)
         # The locked frames show the pose of the last open one (paper eq. 2), so one picture serves for all of them.
         fill = np.minimum(np.arange(length), unlocked - 1)
         landmarks = LandmarkTrack(track.points[fill], track.valid[fill], track.projected[fill])
@@ -295,7 +309,7 @@ class Reconstruction:
             frames=np.ascontiguousarray(frames[fill]),
             landmarks=landmarks,
             unlocked=unlocked,
-            backbone=self.config.diffusion.backbone if refining else "none",
+            backbone=self.config.diffusion.backbone if self.config.diffusion.enabled else "none",
             seed=_seed(self.config.seed, key, base),
         )
         self.outstanding[request.request_id] = request
@@ -415,6 +429,8 @@ class Reconstruction:
 
     def _pick(self) -> tuple[SampleKey, list[int]]:
         """A clip and frames of it, drawn from the trainer's own generator."""
+        if self._distillation is not None:
+            return self._pick_without_dataset()
         keys = sorted(self._clips)
         if not keys or self._rng.random() < self.config.loop.portrait_share:
             return PORTRAIT, [0]
@@ -423,15 +439,26 @@ class Reconstruction:
         count = min(self.config.loop.batch_frames, length)
         return key, sorted(self._rng.choice(length, count, replace=False).tolist())
 
+    def _pick_without_dataset(self) -> tuple[SampleKey, list[int]]:
+        """An open clip of the curriculum and consecutive frames of it, as a video model wants them."""
+        clips = self._turns.open(self.step_count)
+        if not clips or self._rng.random() < self.config.loop.portrait_share:
+            return PORTRAIT, [0]
+        key, unlocked = clips[int(self._rng.integers(len(clips)))]
+        self._open[key] = unlocked
+        length = len(self._posed.clips[key])
+        count = min(self.config.loop.batch_frames, length)
+        start = int(self._rng.integers(length - count + 1))
+        return key, list(range(start, start + count))
+
     def _install(self, key: SampleKey, version: int) -> None:
         frames, unlocked = self._fetch(key, version)
         self._clips[key] = torch.from_numpy(np.array(frames)).to(self._device)
         self._open[key] = unlocked
         self.versions[key] = version
 
-    def _landmarks(self, key: SampleKey, frames: NDArray[np.uint8]) -> LandmarkTrack:
+    def _landmarks(self, key: SampleKey, frames: NDArray[np.uint8], shown: list[int]) -> LandmarkTrack:
         vertices = self._posed.vertices(key)
-        shown = list(range(len(frames)))
         viewmats, Ks = self._posed.cameras(key, shown)
         posed = vertices if len(vertices) == 1 else vertices[shown]
         own = project_landmarks(self.head, posed, viewmats, Ks, self._posed.clips[key].size)

@@ -65,6 +65,9 @@ class Refiner:
 
     With ``diffusion.enabled`` off it has no backbone and answers with the render itself.
 
+    Attributes:
+        backbone: the diffusion model, or None.
+
     Args:
         config: the run's configuration.
         device: where the backbone goes.
@@ -77,7 +80,7 @@ class Refiner:
     def __init__(self, config: Config, device: torch.device) -> None:
         self._config = config.diffusion
         self._background = config.render.background
-        self._backbone = load_refiner(config, device) if config.diffusion.enabled else None
+        self.backbone = load_refiner(config, device) if config.diffusion.enabled else None
         self._states: OrderedDict[str, ReferenceState] = OrderedDict()
 
     def __call__(
@@ -92,16 +95,16 @@ class Refiner:
         Returns:
             Refined pictures, shaped as the render, and seconds by phase.
         """
-        if self._backbone is None:
+        if self.backbone is None:
             return request.frames, {}
         start = time.perf_counter()
         if request.avatar not in self._states:
-            self._states[request.avatar] = prepare_reference(reference(), self._backbone, self._background)
+            self._states[request.avatar] = prepare_reference(reference(), self.backbone, self._background)
             if len(self._states) > _REFERENCES:
                 self._states.popitem(last=False)
         self._states.move_to_end(request.avatar)
         prepared = time.perf_counter() - start
-        frames, seconds = refine(request, self._backbone, self._states[request.avatar], self._config, self._background)
+        frames, seconds = refine(request, self.backbone, self._states[request.avatar], self._config, self._background)
         return frames, {**seconds, "encode": seconds["encode"] + prepared}
 
 

@@ -21,6 +21,7 @@ _LOSS_NAMES = {
     "total": "total",
     "l1": "L1",
     "perceptual": "perceptual",
+    "distillation": "score distillation",
     "alpha": "outline",
     "position": "position",
     "scaling": "scale",

@@ -117,7 +117,6 @@ class AnimatorBackbone(abc.ABC):
         """Landmark maps ``[T, size, size, 3]`` uint8, see :mod:`zero1toa.diffusion.animator.drawing`."""
         return draw_track(landmarks, self.style, size)
 
-    @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames ``[B, T, H, W, 3]`` in [0, 1], sides divisible by 64, to latents ``[B, T, 4, H/8, W/8]`` float32."""
         latents = autoencoder.encode(self.networks.autoencoder, self._images(frames), even=self.replay is not None)

@@ -1,0 +1,146 @@
+"""What a planned run costs, as far as measured rates tell."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from zero1toa.avatar.initialisation import orders_per_face
+from zero1toa.config import Config
+from zero1toa.diffusion.facts import backbone_spec, parameter_counts
+from zero1toa.head.protocol import HeadModel
+from zero1toa.planning.counting import Work, count_distillation, count_work
+from zero1toa.planning.rates import ACTIVATIONS_GIB, DIFFUSION, RASTER, DiffusionRate
+from zero1toa.planning.schedule import PlannedSchedule, plan_schedule
+
+_GIB = 2**30
+_BYTES = {"auto": 2, "bfloat16": 2, "float32": 4}  # ``auto`` is bfloat16 on a GPU, which is what is predicted for
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Schedule and predicted cost of a run on one GPU. None stands for what no measured rate tells.
+
+    Attributes:
+        schedule: stages and requests.
+        work: network evaluations of one refinement, or of one training iteration with score distillation.
+        times: how often that happens.
+        evaluations: evaluations of the diffusion network in the whole run, one frame each.
+        teraflop: their arithmetic, 10^12 operations.
+        refinement_seconds: all refinements, as the network runs now.
+        compiled_seconds: the same with the network compiled.
+        raster_seconds: rasterising in all training iterations, forward and backward; less than training takes.
+        gaussians: Gaussians of the first avatar on the embedded head.
+        parameters: parameters of each of the backbone's networks.
+        weights_gib: their memory.
+        clips_gib: memory of the dataset's pictures beside the trainer.
+        activations_gib: measured peak of a refinement beyond the weights.
+        notes: what the figures rest on and what is missing, one line each.
+    """
+
+    schedule: PlannedSchedule
+    work: Work
+    times: float
+    evaluations: float
+    teraflop: float | None
+    refinement_seconds: float | None
+    compiled_seconds: float | None
+    raster_seconds: float | None
+    gaussians: int
+    parameters: dict[str, int]
+    weights_gib: float
+    clips_gib: float
+    activations_gib: float | None
+    notes: tuple[str, ...]
+
+
+def plan_run(config: Config, head: HeadModel) -> Plan:
+    """Plan a run.
+
+    Args:
+        config: its configuration.
+        head: the embedded head; another head changes nothing but the number of Gaussians.
+
+    Raises:
+        ConfigError: for a configuration with which the run would fail, or a backbone of which nothing is known.
+    """
+    schedule = plan_schedule(config, head)
+    diffusion, times = config.diffusion, float(len(schedule.requests))
+    distilled = config.distillation.method != "none"
+    name = diffusion.backbone
+    work, parameters, rate = Work(), {}, None
+    notes: list[str] = []
+    if distilled:
+        work = count_distillation(backbone_spec(name), config)
+        times = config.loop.iterations * (1 - config.loop.portrait_share)
+        notes.append(
+            f"score distillation ({config.distillation.method}) instead of a dataset: evaluations per iteration "
+            "are means over drawn noise levels; going back through the encoder was not measured"
+        )
+    elif diffusion.enabled:
+        work = count_work(backbone_spec(name), diffusion, config.curriculum.frames)
+    if diffusion.enabled:
+        parameters = parameter_counts(name)
+        rate = DIFFUSION.get(name)
+        notes.append(_rate_note(name, rate))
+        frames = min(config.loop.batch_frames, config.curriculum.frames) if distilled else config.curriculum.frames
+        if rate is not None and frames != rate.frames:
+            notes.append(f"clips of {frames} frames were not measured: times are scaled by frame")
+    raster = raster_seconds(config)
+    if raster is None:
+        notes.append(f"training: no rate is known for pictures of {config.render.size} pixels")
+    else:
+        notes.append(
+            f"training: predicted for {RASTER.gpu} ({RASTER.source}); rasterising alone, since perceptual loss, "
+            "optimiser and landmarks were not measured"
+        )
+    activations = ACTIVATIONS_GIB.get(name)
+    if parameters and activations is None:
+        notes.append(
+            f"memory: weights and dataset are counted; activations of '{name}' were not measured and come on top"
+        )
+    changes: dict[str, int] | None = None if config.avatar.by_region else {}
+    orders = orders_per_face(head, head.vertices(head.neutral()), config.avatar.gaussians_per_triangle, changes)
+    clips = len({request.key for request in schedule.requests})
+    frame_bytes = 3 * config.render.size**2
+    return Plan(
+        schedule=schedule,
+        work=work,
+        times=times,
+        evaluations=times * work.frame_evaluations,
+        teraflop=None if rate is None else times * work.frame_evaluations * rate.teraflop_per_frame,
+        refinement_seconds=None if rate is None else times * _update_seconds(work, rate, compiled=False),
+        compiled_seconds=None if rate is None else times * _update_seconds(work, rate, compiled=True),
+        raster_seconds=raster,
+        gaussians=int((orders * (orders + 1) // 2).sum()),
+        parameters=parameters,
+        weights_gib=sum(parameters.values()) * _BYTES.get(diffusion.dtype, 2) / _GIB,
+        clips_gib=clips * config.curriculum.frames * frame_bytes / _GIB,
+        activations_gib=activations if diffusion.enabled else 0.0,
+        notes=tuple(notes),
+    )
+
+
+def _rate_note(name: str, rate: DiffusionRate | None) -> str:
+    if rate is None:
+        return f"refinement: no rate is known for the backbone '{name}', so no time is predicted"
+    return f"refinement: predicted for {rate.gpu}; {rate.source}"
+
+
+def _update_seconds(work: Work, rate: DiffusionRate, *, compiled: bool) -> float:
+    single, guided = (rate.compiled_single, rate.compiled_guided) if compiled else (rate.single, rate.guided)
+    total = work.single_frames * single + work.guided_frames * guided
+    total += work.encoded_frames * rate.encode + work.decoded_frames * rate.decode
+    return total / rate.frames
+
+
+def raster_seconds(config: Config) -> float | None:
+    """Seconds that rasterising takes in all training iterations; None for a picture size without a rate.
+
+    Between one picture and eight at once the time is interpolated, and extrapolated beyond. Iterations on the portrait
+    render one picture.
+    """
+    if config.render.size != RASTER.size:
+        return None
+    share, frames = config.loop.portrait_share, min(config.loop.batch_frames, config.curriculum.frames)
+    several = RASTER.one + (RASTER.eight - RASTER.one) * (frames - 1) / 7
+    return config.loop.iterations * (share * RASTER.one + (1 - share) * several)
