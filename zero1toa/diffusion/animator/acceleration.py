@@ -80,7 +80,7 @@ def _compile(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
         for norm in layer.modules():
             if isinstance(norm, nn.GroupNorm):
                 norm.__class__ = GroupNorm  # of diffusers' layers; it adds no state
-                norm.by_rows = True
+                norm.by_rows = True  # type: ignore[assignment]
         layer.forward = types.MethodType(compiled[type(layer)], layer)  # type: ignore[method-assign]
 
 
