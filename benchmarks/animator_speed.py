@@ -33,7 +33,6 @@ from public_structure import PublicStructure
 from random_animator import NAMES, count_operations, prompt_of, random_backbone, sizes
 from torch import Tensor
 
-from zero1toa.diffusion.animator.acceleration import fuse_feed_forward
 from zero1toa.diffusion.animator.backbone import AnimatorBackbone
 from zero1toa.diffusion.sampling import refine_latents
 
@@ -136,10 +135,8 @@ class Clip:
 
 def build(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     """A backbone that computes as the variant says."""
-    compiled = variant in ("compiled", "fused")
+    compiled = variant == "compiled"
     backbone = random_backbone(name, bench.options.tiny, bench.device, bench.dtype, compiled=compiled)
-    if variant == "fused":
-        fuse_feed_forward(backbone.networks.denoiser)
     if variant == "whole":  # what plain torch.compile makes of the denoiser
         backbone.networks.denoiser = torch.compile(backbone.networks.denoiser, dynamic=False)  # type: ignore[assignment]
     return backbone
@@ -188,36 +185,29 @@ def attention(bench: Bench) -> None:
 
 
 def kernels(bench: Bench) -> None:
-    """The package's own kernels against what the compiler makes of the same layer, at each resolution with guidance."""
-    from zero1toa.diffusion.animator.acceleration import fuse_feed_forward
-    from zero1toa.diffusion.animator.attention import FeedForward
+    """The package's own kernel against what the compiler makes of the same layer, at each resolution with guidance."""
     from zero1toa.diffusion.animator.motion import TemporalAttention
 
     if not bench.cuda:
         print("kernels: only on CUDA")
         return
+    from zero1toa.diffusion.animator import temporal_kernel  # noqa: F401  registers the operator
+
     frames, side = 2 * bench.options.frames, bench.size // 8
     for level, channels in enumerate(sizes("aniportrait", bench.options.tiny).denoiser.channels):
         x = torch.randn(frames, (side >> level) ** 2, channels, device=bench.device, dtype=bench.dtype)
-        layers = (FeedForward(channels), (x,)), (TemporalAttention(channels), (x, bench.options.frames))
-        for layer, arguments in layers:
-            layer.to(bench.device, bench.dtype).requires_grad_(False)
-            title = f"{type(layer).__name__} {tuple(x.shape)}"
-            plain = torch.compile(layer, dynamic=False)
-            expected = plain(*arguments)
-            bench.note(f"{title}, compiled", bench.seconds(lambda p=plain, a=arguments: p(*a)) * 1000, "ms")
-            if isinstance(layer, TemporalAttention):
-                from zero1toa.diffusion.animator import temporal_kernel  # noqa: F401  registers the operator
-
-                layer.fused = True
-            else:
-                fuse_feed_forward(layer)
+        layer = TemporalAttention(channels).to(bench.device, bench.dtype).requires_grad_(False)
+        title = f"TemporalAttention {tuple(x.shape)}"
+        outputs = []
+        for label, fused in (("compiled", False), ("own kernel", True)):
+            layer.fused = fused
             torch._dynamo.reset()
-            own = torch.compile(layer, dynamic=False)
-            error = float((own(*arguments) - expected).float().norm() / expected.float().norm())
-            bench.note(f"{title}, own kernel", bench.seconds(lambda p=own, a=arguments: p(*a)) * 1000, "ms")
-            bench.note(f"{title}, relative difference", error, "")
-            torch._dynamo.reset()
+            run = torch.compile(layer, dynamic=False)
+            outputs.append(run(x, bench.options.frames))
+            bench.note(f"{title}, {label}", bench.seconds(lambda r=run, x=x: r(x, bench.options.frames)) * 1000, "ms")
+        error = float((outputs[1] - outputs[0]).float().norm() / outputs[0].float().norm())
+        bench.note(f"{title}, relative difference", error, "")
+    torch._dynamo.reset()
 
 
 def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
@@ -393,10 +383,9 @@ def main() -> None:
     parser.add_argument(
         "--variants",
         nargs="+",
-        choices=("eager", "whole", "compiled", "fused"),
+        choices=("eager", "whole", "compiled"),
         default=["eager", "compiled"],
-        help="of the denoiser, the last for what follows: eager, plain torch.compile, as the package compiles, and "
-        "with the fused feed-forward kernel besides",
+        help="of the denoiser, the last for what follows: eager, plain torch.compile, and as the package compiles",
     )
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--clips", type=int, default=2, help="most clips in one call")

@@ -60,9 +60,9 @@ class AvatarConfig:
     """Leave the Gaussians of eyes, lids and the lips' inner margins as they were made: they turn and fold away, and
     training on what one picture shows there would smear gaze, lashes and teeth (an addition to the paper)."""
     facing_only: bool = True
-    """Let a picture train Gaussians by how squarely it shows their surface, and clips the less, the better the portrait
-    shows it. What shows as a sliver along an outline would take on its rounding errors, and be a seam from elsewhere
-    (an addition to the paper)."""
+    """Let a picture train Gaussians by how squarely it shows their surface, and clips only those that the portrait does
+    not show clearly. What shows as a sliver along an outline would take on its rounding errors, and be a seam from
+    elsewhere (an addition to the paper)."""
     hair_volume: bool = True
     """Lift the scalp to the outline of the portrait's hair before binding, and with ``project_portrait`` draw what is
     loose beyond it (an addition to the paper)."""

@@ -254,7 +254,7 @@ class Reconstruction:
         """How much of a step these frames may make the Gaussians of each triangle take ``[F]``.
 
         Nothing on margins. What is seen from the side answers for every error of fit and matte, so it moves less; and
-        what the portrait shows clearly is its own to tell, so clips move that less.
+        what the portrait shows clearly is its own to tell.
         """
         share = torch.ones_like(self._seen)
         if self.config.avatar.facing_only:
@@ -263,7 +263,7 @@ class Reconstruction:
             squarely = self._facing[key][frames].amax(0)
             share = smooth_step((squarely - _SLANTED[0]) / (_SLANTED[1] - _SLANTED[0]))
             if key != PORTRAIT:
-                share = share * (1 - _PORTRAITS_OWN * self._seen)
+                share = share * (1 - self._seen)
         if self.config.avatar.keep_margins:
             share = torch.where(self._kept, 0.0, share)
         return share
@@ -513,7 +513,6 @@ class Reconstruction:
 
 _CLEAR = (0.4, 0.9)  # how clearly the portrait must show a pixel to be asked for in part, and in full
 _SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
-_PORTRAITS_OWN = 0.8  # share of a clip's say that the portrait takes over where it shows the surface clearly
 _INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired", "failed")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zero1toa import assets
-from zero1toa.diffusion.animator.attention import FeedForward, SpatialTransformer
+from zero1toa.diffusion.animator.attention import SpatialTransformer
 from zero1toa.diffusion.animator.blocks import Downsample, ResnetBlock, Upsample
 from zero1toa.diffusion.animator.denoiser import Denoiser
 from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
@@ -22,16 +22,6 @@ from zero1toa.diffusion.animator.normalisation import GroupNorm
 
 _SHAPES = 128  # of one kind of layer: about 15 in a network, and again for each number of clips and frames
 _KEPT = 6  # graphs at once; each holds copies of its inputs, 0.1 to 0.3 GB
-
-
-def fuse_feed_forward(network: nn.Module) -> None:
-    """Use the fused kernel in the feed-forward layers whose widths it takes, in half precision."""
-    from zero1toa.diffusion.animator import gated_kernel  # noqa: F401  registers the operator
-
-    for layer in network.modules():
-        if isinstance(layer, FeedForward):
-            fits = layer.proj.in_features % 64 == 0 and layer.out.in_features % 128 == 0
-            layer.fused = fits  # type: ignore[assignment]
 
 
 def compile_networks(networks: AnimatorNetworks, dtype: torch.dtype) -> None:

@@ -114,13 +114,7 @@ class PromptAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Feed-forward layer gated by GELU.
-
-    Attributes:
-        fused: product and gate by one CUDA kernel, see :mod:`zero1toa.diffusion.animator.gated_kernel`.
-    """
-
-    fused: bool = False
+    """Feed-forward layer gated by GELU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -129,8 +123,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., C]`` to the same shape."""
-        if self.fused:
-            return self.out(torch.ops.zero1toa.gated_product(x, self.proj.weight, self.proj.bias))
         value, gate = self.proj(x).chunk(2, -1)
         return self.out(value * F.gelu(gate))
 
