@@ -62,17 +62,17 @@ def test_the_papers_cost_by_hand(paper):
     assert paper.work.frame_evaluations == 25 * 16 + 25 * 2 * 16 == 1200
     assert paper.work.calls == 75
     assert paper.evaluations == 334 * 1200
-    assert paper.teraflop == pytest.approx(334 * 1323.6)
-    update = 25 * 0.085 + 25 * 0.154 + 0.088 + 0.206
+    assert paper.teraflop == pytest.approx(334 * 25 * (19.794 + 37.028))
+    update = 25 * 0.0593 + 25 * 0.1074 + 0.0503 + 0.1138
     assert paper.refinement_seconds == pytest.approx(334 * update)
-    assert paper.compiled_seconds == pytest.approx(334 * (25 * 0.057 + 25 * 0.106 + 0.294))
     assert paper.raster_seconds == pytest.approx(10_000 * 0.00387)
     assert paper.gaussians == 10 * len(load_head("canonical").faces)
     assert paper.clips_gib == pytest.approx(40 * 16 * 512 * 512 * 3 / 2**30)
     assert paper.weights_gib == pytest.approx(2 * sum(paper.parameters.values()) / 2**30)
     assert paper.activations_gib is None
     assert any("activations of 'follow_your_emoji' were not measured" in note for note in paper.notes)
-    assert any("predicted for one NVIDIA H200" in note for note in paper.notes)
+    assert any(note.startswith("refinement: predicted for one NVIDIA H100") for note in paper.notes)
+    assert any(note.startswith("training: predicted for one NVIDIA H200") for note in paper.notes)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_score_distillation_by_hand(head):
 
     sds = planned("sds")  # one conditional and one unconditional evaluation of 8 frames in each of 10 000 iterations
     assert (sds.work.frame_evaluations, sds.evaluations, sds.schedule.requests) == (16, 160_000, ())
-    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.085 + 8 * 0.088) / 16)
+    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0578 + 8 * 0.0503) / 16)
     # A third evaluation, under the negative condition, for noise levels from 0.2 on: of [0.02, 0.98] a share of 78/96.
     assert planned("nfsd").work.frame_evaluations == pytest.approx(8 * (2 + 78 / 96), abs=8 * 0.08)
     # t = 200 always: inversion at 0 and 150, then both evaluations.

@@ -25,7 +25,7 @@ def list_assets() -> None:
             asset.purpose,
             asset.instead,
             asset.licence,
-            "not known" if asset.size is None else f"{asset.size / 1e6:.0f} MB",
+            "unknown" if asset.size is None else f"{asset.size / 1e6:.0f} MB",
             here,
             end_section=True,
         )

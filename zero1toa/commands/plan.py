@@ -100,13 +100,10 @@ def _print_cost(plan: Plan, config: Config, console: Console) -> None:
         f"network evaluations, frames ({name})", f"{plan.work.frame_evaluations:.4g}", f"{plan.evaluations:.0f}"
     )
     table.add_row("network calls", f"{plan.work.calls:.3g}", f"{plan.work.calls * plan.times:.0f}")
-    if plan.teraflop is not None and plan.refinement_seconds is not None and plan.compiled_seconds is not None:
+    if plan.teraflop is not None and plan.refinement_seconds is not None:
         table.add_row("arithmetic, TFLOP", f"{plan.teraflop / updates:.0f}", f"{plan.teraflop:.0f}")
-        for label, seconds in (
-            ("diffusion", plan.refinement_seconds),
-            ("diffusion, network compiled", plan.compiled_seconds),
-        ):
-            table.add_row(f"{label}, minutes", f"{seconds / updates / 60:.3f}", f"{seconds / 60:.1f}")
+        seconds = plan.refinement_seconds
+        table.add_row("diffusion, minutes", f"{seconds / updates / 60:.3f}", f"{seconds / 60:.1f}")
     elif config.diffusion.enabled:
         table.add_row("diffusion, minutes", "no rate", "no rate")
     raster = "no rate" if plan.raster_seconds is None else f"{plan.raster_seconds / 60:.1f}"
@@ -123,7 +120,7 @@ def _print_cost(plan: Plan, config: Config, console: Console) -> None:
     console.print(table)
     if plan.refinement_seconds is not None and plan.raster_seconds is not None:
         whole = duration(plan.refinement_seconds + plan.raster_seconds)
-        console.print(f"Predicted, serially on the GPU named below: at least {whole}.", soft_wrap=True)
+        console.print(f"Predicted, serially on the GPUs named below: at least {whole}.", soft_wrap=True)
 
 
 def _table(first: str, *others: str) -> Table:

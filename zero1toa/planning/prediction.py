@@ -26,8 +26,7 @@ class Plan:
         times: how often that happens.
         evaluations: evaluations of the diffusion network in the whole run, one frame each.
         teraflop: their arithmetic, 10^12 operations.
-        refinement_seconds: all refinements, as the network runs now.
-        compiled_seconds: the same with the network compiled.
+        refinement_seconds: all refinements.
         raster_seconds: rasterising in all training iterations, forward and backward; less than training takes.
         gaussians: Gaussians of the first avatar on the embedded head.
         parameters: parameters of each of the backbone's networks.
@@ -43,7 +42,6 @@ class Plan:
     evaluations: float
     teraflop: float | None
     refinement_seconds: float | None
-    compiled_seconds: float | None
     raster_seconds: float | None
     gaussians: int
     parameters: dict[str, int]
@@ -107,9 +105,8 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
         work=work,
         times=times,
         evaluations=times * work.frame_evaluations,
-        teraflop=None if rate is None else times * work.frame_evaluations * rate.teraflop_per_frame,
-        refinement_seconds=None if rate is None else times * _update_seconds(work, rate, compiled=False),
-        compiled_seconds=None if rate is None else times * _update_seconds(work, rate, compiled=True),
+        teraflop=None if rate is None else times * _update_teraflop(work, rate),
+        refinement_seconds=None if rate is None else times * _update_seconds(work, rate),
         raster_seconds=raster,
         gaussians=int((orders * (orders + 1) // 2).sum()),
         parameters=parameters,
@@ -126,9 +123,13 @@ def _rate_note(name: str, rate: DiffusionRate | None) -> str:
     return f"refinement: predicted for {rate.gpu}; {rate.source}"
 
 
-def _update_seconds(work: Work, rate: DiffusionRate, *, compiled: bool) -> float:
-    single, guided = (rate.compiled_single, rate.compiled_guided) if compiled else (rate.single, rate.guided)
-    total = work.single_frames * single + work.guided_frames * guided
+def _update_teraflop(work: Work, rate: DiffusionRate) -> float:
+    total = work.single_frames * rate.single_teraflop + work.guided_frames * rate.guided_teraflop
+    return total / rate.frames
+
+
+def _update_seconds(work: Work, rate: DiffusionRate) -> float:
+    total = work.single_frames * rate.single + work.guided_frames * rate.guided
     total += work.encoded_frames * rate.encode + work.decoded_frames * rate.decode
     return total / rate.frames
 

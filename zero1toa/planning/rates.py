@@ -11,17 +11,16 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionRate:
-    """Speed of a video diffusion network and its autoencoder.
+    """Speed of a video diffusion network and its autoencoder, as the package runs them on CUDA.
 
     Attributes:
         gpu: what it was measured on.
         source: when and how.
-        frames: frames of the measured clip; the seconds below are for all of them.
-        teraflop_per_frame: arithmetic of one evaluation of one frame, in 10^12 operations.
-        single: seconds of one evaluation of the clip, conditional alone.
-        guided: seconds of one guided evaluation (conditional and unconditional).
-        compiled_single: ``single`` with the network compiled.
-        compiled_guided: ``guided`` with the network compiled.
+        frames: frames of the measured clip; the figures below are for all of them.
+        single_teraflop: arithmetic of one evaluation of the clip, conditional alone, in 10^12 operations.
+        guided_teraflop: arithmetic of one guided evaluation (conditional and unconditional).
+        single: seconds of one evaluation, conditional alone.
+        guided: seconds of one guided evaluation.
         encode: seconds to encode the clip.
         decode: seconds to decode it.
     """
@@ -29,11 +28,10 @@ class DiffusionRate:
     gpu: str
     source: str
     frames: int
-    teraflop_per_frame: float
+    single_teraflop: float
+    guided_teraflop: float
     single: float
     guided: float
-    compiled_single: float
-    compiled_guided: float
     encode: float
     decode: float
 
@@ -59,29 +57,36 @@ class RasterRate:
     eight: float
 
 
-_SD15 = DiffusionRate(
-    gpu="one NVIDIA H200",
-    source=(
-        "November 2026, bfloat16, clips of 16 frames at 512 pixels (64 x 64 latents). The network was diffusers' "
-        "UNetMotionModel of Stable Diffusion 1.5 at its real size with random weights. It stands in for the animators' "
-        "denoisers: they have the same blocks; reading the reference's features comes on top and was not measured"
-    ),
-    frames=16,
-    teraflop_per_frame=1.103,
-    single=0.085,
-    guided=0.154,
-    compiled_single=0.057,
-    compiled_guided=0.106,
-    encode=0.088,
-    decode=0.206,
+_SOURCE = (
+    "2026-11-28, torch 2.11, bfloat16, clips of 16 frames at 512 pixels, random weights of the real size "
+    "(docs/performance.md)"
 )
 
 DIFFUSION: dict[str, DiffusionRate] = {
-    "follow_your_emoji": _SD15,
-    "aniportrait": _SD15,
-    "echomimic": _SD15,
+    "follow_your_emoji": DiffusionRate(
+        gpu="one NVIDIA H100 80GB",
+        source=_SOURCE,
+        frames=16,
+        single_teraflop=19.794,
+        guided_teraflop=37.028,
+        single=0.0593,
+        guided=0.1074,
+        encode=0.0503,
+        decode=0.1138,
+    ),
+    "aniportrait": DiffusionRate(
+        gpu="one NVIDIA H100 80GB",
+        source=_SOURCE,
+        frames=16,
+        single_teraflop=19.195,
+        guided_teraflop=36.429,
+        single=0.0578,
+        guided=0.1051,
+        encode=0.0503,
+        decode=0.1138,
+    ),
 }
-"""Rates by backbone. ``compact`` has none: it was never timed alone on a named GPU."""
+"""Rates by backbone; both animators have the same autoencoder. The others were never timed alone on a named GPU."""
 
 RASTER = RasterRate(
     gpu="one NVIDIA H200",
