@@ -7,47 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from drawn_portrait import DISTANCE, FOCAL, SIZE, plane, portrait, skull
 from scipy.spatial import ConvexHull
 from skimage.draw import polygon2mask
 from sphere_head import SphereHead
 
 from zero1toa.avatar.hair import RIM, fit_hair
 from zero1toa.avatar.zbuffer import depth_map
-from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.head.protocol import HeadParams
 from zero1toa.head.registry import load_head
 from zero1toa.render.cameras import intrinsics, orbit, project
-from zero1toa.types import Portrait
-
-SIZE = 256
-DISTANCE = 1.2
-FOCAL = float(intrinsics(18.0, SIZE)[1, 1])
-
-
-def _plane() -> tuple[np.ndarray, np.ndarray]:
-    """Metres to the right and up, in the plane through the head's centre, of every pixel of a frontal portrait."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
-    return (x - SIZE / 2) * DISTANCE / FOCAL, (SIZE / 2 - y) * DISTANCE / FOCAL
-
-
-def _skull() -> np.ndarray:
-    x, y = _plane()
-    return (x / 0.0752) ** 2 + (y / 0.1105) ** 2 <= 1
-
-
-def _portrait(head: HeadModel, mask: np.ndarray, hair: tuple[int, int, int] = (60, 40, 20)) -> Portrait:
-    image = np.zeros((SIZE, SIZE, 4), np.uint8)
-    image[..., :3] = np.where(_skull()[..., None], (220, 180, 160), hair)
-    image[..., 3] = 255 * mask
-    return Portrait(
-        image=image,
-        landmarks=np.zeros((478, 2), np.float32),
-        viewmat=orbit(0.0, 0.0, DISTANCE).numpy(),
-        K=intrinsics(18.0, SIZE).numpy(),
-        params=head.neutral(),
-        arkit=np.zeros(52, np.float32),
-        residual=0.0,
-        yaw=0.0,
-    )
 
 
 def _silhouette(head: SphereHead, params: HeadParams, viewmat: np.ndarray) -> np.ndarray:
@@ -69,7 +38,7 @@ def head() -> SphereHead:
 
 
 def test_a_bald_head_keeps_its_skull(head: SphereHead) -> None:
-    found = fit_hair(head, _portrait(head, _skull()))
+    found = fit_hair(head, portrait(head, skull()))
     assert found.params.offset is not None
     assert found.params.offset.norm(dim=-1).max() < 0.003
     assert abs(found.thickness) < 0.001
@@ -77,15 +46,15 @@ def test_a_bald_head_keeps_its_skull(head: SphereHead) -> None:
 
 
 def test_hair_reaches_the_outline_and_leaves_the_face_alone(head: SphereHead) -> None:
-    x, y = _plane()
+    x, y = plane()
     grown = (x / 0.100) ** 2 + (y / 0.135) ** 2 <= 1
-    mask = _skull() | (grown & (y > -0.03))
-    portrait = _portrait(head, mask)
-    before = _overlap(_silhouette(head, portrait.params, portrait.viewmat), mask)
-    found = fit_hair(head, portrait)
+    mask = skull() | (grown & (y > -0.03))
+    drawn = portrait(head, mask)
+    before = _overlap(_silhouette(head, drawn.params, drawn.viewmat), mask)
+    found = fit_hair(head, drawn)
     offset = found.params.offset
     assert offset is not None
-    after = _overlap(_silhouette(head, found.params, portrait.viewmat), mask)
+    after = _overlap(_silhouette(head, found.params, drawn.viewmat), mask)
     assert before < 0.80
     assert after > 0.93
     assert found.mismatch < 0.08
@@ -104,9 +73,9 @@ def test_hair_reaches_the_outline_and_leaves_the_face_alone(head: SphereHead) ->
 
 
 def test_an_outline_on_one_side_lifts_that_side(head: SphereHead) -> None:
-    x, y = _plane()
-    mask = _skull() | (((x / 0.100) ** 2 + (y / 0.115) ** 2 <= 1) & (x > 0) & (y > -0.03))
-    offset = fit_hair(head, _portrait(head, mask)).params.offset
+    x, y = plane()
+    mask = skull() | (((x / 0.100) ** 2 + (y / 0.115) ** 2 <= 1) & (x > 0) & (y > -0.03))
+    offset = fit_hair(head, portrait(head, mask)).params.offset
     assert offset is not None
     rest, lift = head.rest, offset.norm(dim=-1)
     side = (rest[:, 2].abs() < 0.015) & (rest[:, 1].abs() < 0.03)
@@ -118,11 +87,11 @@ def test_an_outline_on_one_side_lifts_that_side(head: SphereHead) -> None:
 
 def test_wisps_do_not_pull_the_scalp(head: SphereHead) -> None:
     """Thin strands stand out of a closed mass: the mass is followed, the strands are left to loose hair."""
-    x, y = _plane()
-    closed = _skull() | (((x / 0.090) ** 2 + (y / 0.125) ** 2 <= 1) & (y > -0.03))
+    x, y = plane()
+    closed = skull() | (((x / 0.090) ** 2 + (y / 0.125) ** 2 <= 1) & (y > -0.03))
     angle = np.arctan2(y, x)
     strands = ((x / 0.105) ** 2 + (y / 0.140) ** 2 <= 1) & (y > 0) & (np.abs(np.sin(12 * angle)) < 0.12)
-    plain, wild = (fit_hair(head, _portrait(head, mask)) for mask in (closed, closed | strands))
+    plain, wild = (fit_hair(head, portrait(head, mask)) for mask in (closed, closed | strands))
     assert plain.thickness > 0.006
     assert abs(wild.thickness - plain.thickness) < 0.0015
 
@@ -138,9 +107,9 @@ def test_a_bald_canonical_head_with_shoulders_keeps_its_shape() -> None:
     base = project(v[None, neck], viewmat[None], K[None])[0][0, :, 1].max().item()
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     mask |= (y > base - 25 + 0.2 * np.abs(x - SIZE / 2)) & (np.abs(x - SIZE / 2) < 100)
-    portrait = _portrait(head, mask, hair=(220, 180, 160))
-    portrait = dataclasses.replace(portrait, viewmat=viewmat.numpy(), K=K.numpy())
-    found = fit_hair(head, portrait)
+    drawn = portrait(head, mask, hair=(220, 180, 160))
+    drawn = dataclasses.replace(drawn, viewmat=viewmat.numpy(), K=K.numpy())
+    found = fit_hair(head, drawn)
     assert found.params.offset is not None
     assert found.covered == (False, False)
     assert abs(found.thickness) < 0.0015
@@ -150,7 +119,7 @@ def test_a_bald_canonical_head_with_shoulders_keeps_its_shape() -> None:
 
 def test_an_empty_or_full_matte_gives_a_finite_answer(head: SphereHead) -> None:
     for mask in (np.zeros((SIZE, SIZE), bool), np.ones((SIZE, SIZE), bool)):
-        found = fit_hair(head, _portrait(head, mask))
+        found = fit_hair(head, portrait(head, mask))
         assert found.params.offset is not None
         assert found.params.offset.isfinite().all()
         assert found.params.offset.norm(dim=-1).max() < 0.15

@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from drawn_portrait import HAIR, SIZE, plane, portrait, skull
 from sphere_head import SphereHead
 
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.avatar.loose_hair import _opacities
 from zero1toa.config import AvatarConfig
-from zero1toa.render.cameras import intrinsics, orbit
 from zero1toa.types import Portrait
 
-SIZE = 256
-DISTANCE = 1.2
-FOCAL = float(intrinsics(18.0, SIZE)[1, 1])
 CONFIG = AvatarConfig(gaussians_per_triangle=3)
-HAIR = (60, 40, 20)
-
-
-def _plane() -> tuple[np.ndarray, np.ndarray]:
-    """Metres to the right and up, in the plane through the head's centre, of every pixel of a frontal portrait."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
-    return (x - SIZE / 2) * DISTANCE / FOCAL, (SIZE / 2 - y) * DISTANCE / FOCAL
 
 
 def _portrait(head: SphereHead, alpha: np.ndarray) -> Portrait:
-    x, y = _plane()
-    skull = (x / 0.0752) ** 2 + (y / 0.1105) ** 2 <= 1
-    image = np.zeros((SIZE, SIZE, 4), np.uint8)
-    image[..., :3] = np.where((skull & (y < 0.05))[..., None], (220, 180, 160), HAIR)
-    image[..., 3] = np.round(255 * alpha)
-    return Portrait(
-        image=image,
-        landmarks=np.zeros((478, 2), np.float32),
-        viewmat=orbit(0.0, 0.0, DISTANCE).numpy(),
-        K=intrinsics(18.0, SIZE).numpy(),
-        params=head.neutral(),
-        arkit=np.zeros(52, np.float32),
-        residual=0.0,
-        yaw=0.0,
-    )
+    """A head with hair from its forehead up."""
+    return portrait(head, alpha, skin=skull() & (plane()[1] < 0.05))
 
 
-def _seen(head: SphereHead, portrait: Portrait) -> tuple[torch.Tensor, torch.Tensor, int]:
+def _seen(head: SphereHead, drawn: Portrait) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Colours over black and alpha of the new avatar in the portrait's camera, and how many Gaussians it has."""
-    made = create_avatar(head, portrait, CONFIG)
-    camera = torch.from_numpy(portrait.viewmat)[None, None], torch.from_numpy(portrait.K)[None, None]
+    made = create_avatar(head, drawn, CONFIG)
+    camera = torch.from_numpy(drawn.viewmat)[None, None], torch.from_numpy(drawn.K)[None, None]
     with torch.no_grad():
         picture, alpha, _ = made.avatar.render(head.vertices(made.params)[None], *camera, SIZE, (0.0, 0.0, 0.0))
     assert len(made.seen) == len(made.kept) == len(made.avatar)
@@ -55,7 +32,7 @@ def _seen(head: SphereHead, portrait: Portrait) -> tuple[torch.Tensor, torch.Ten
 
 def test_strands_beyond_the_outline_are_drawn_in_their_colour() -> None:
     head = SphereHead(rows=28, columns=40)
-    x, y = _plane()
+    x, y = plane()
     closed = (x / 0.085) ** 2 + (y / 0.120) ** 2 <= 1
     angle = np.arctan2(y, x)
     reach = (x / 0.105) ** 2 + (y / 0.140) ** 2
@@ -87,12 +64,12 @@ def test_opacities_of_a_mass_and_of_a_strand_cover_as_the_matte_wants() -> None:
 
 def test_a_neck_ends_where_the_photo_does() -> None:
     head = SphereHead(rows=28, columns=40)
-    x, y = _plane()
+    x, y = plane()
     whole = (x / 0.0752) ** 2 + (y / 0.1105) ** 2 <= 1
     rows = []
     for end in (-0.2, -0.085):
         _, alpha, _ = _seen(head, _portrait(head, (whole & (y > end)).astype(float)))
         middle = alpha[:, SIZE // 2]
-        rows.append(float(_plane()[1][:, 0][(middle > 0.5).numpy()].min()))
+        rows.append(float(plane()[1][:, 0][(middle > 0.5).numpy()].min()))
     assert rows[1] > rows[0] + 0.004
     assert abs(rows[1] + 0.085) < 0.008
