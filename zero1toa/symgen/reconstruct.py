@@ -132,6 +132,7 @@ class Reconstruction:
         self._protected = lids.to(self._device)
         self._kept = self._on_triangles(start.kept.float()) > 0
         self._seen = self._on_triangles(start.seen)  # how clearly the portrait shows each triangle [F]
+        self._portrait_tells = config.avatar.project_portrait and config.loop.portrait_share > 0
         self._facing: dict[SampleKey, Tensor] = {}  # how squarely a clip's frames show each triangle [T, F]
         # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
         self._asked = (self._matte > _INSIDE).float()  # where the portrait's colours are asked for
@@ -254,7 +255,7 @@ class Reconstruction:
         """How much of a step these frames may make the Gaussians of each triangle take ``[F]``.
 
         Nothing on margins. What is seen from the side answers for every error of fit and matte, so it moves less; and
-        what the portrait shows clearly is its own to tell.
+        what the portrait shows clearly is its own to tell, where it is trained on.
         """
         share = torch.ones_like(self._seen)
         if self.config.avatar.facing_only:
@@ -262,7 +263,7 @@ class Reconstruction:
                 self._facing[key] = self._posed.facing(key)
             squarely = self._facing[key][frames].amax(0)
             share = smooth_step((squarely - _SLANTED[0]) / (_SLANTED[1] - _SLANTED[0]))
-            if key != PORTRAIT:
+            if key != PORTRAIT and self._portrait_tells:
                 share = share * (1 - self._seen)
         if self.config.avatar.keep_margins:
             share = torch.where(self._kept, 0.0, share)
