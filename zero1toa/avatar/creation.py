@@ -63,15 +63,16 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
     rest = head.vertices(neutral.replace(shape=params.shape, offset=params.offset))
     image = torch.from_numpy(portrait.image).to(device).float() / 255
     viewmat, K = (torch.from_numpy(m).to(device) for m in (portrait.viewmat, portrait.K))
-    neck_end = _neck_end(head, rest, head.vertices(params), image[..., 3], viewmat, K)
+    posed = head.vertices(params)
+    neck_end = _neck_end(head, rest, posed, image[..., 3], viewmat, K) if config.project_portrait else None
     avatar = initialise(head, rest, config, None if config.by_region else {}, neck_end)
     seen = torch.ones(len(avatar), device=device)
     kept = torch.stack([head.regions[name] for name in _PAINTED]).any(0)[avatar.binding]
     if config.project_portrait:
-        seen, margin = project_portrait(avatar, head, rest, head.vertices(params), image, viewmat, K)
+        seen, margin = project_portrait(avatar, head, rest, posed, image, viewmat, K)
         seen, kept = seen * margin, kept | (margin < 0.9)
         if config.hair_volume:
-            avatar = add_loose_hair(avatar, head, head.vertices(params), image, viewmat, K)
+            avatar = add_loose_hair(avatar, head, posed, image, viewmat, K)
             loose = len(avatar) - len(seen)
             seen = torch.cat([seen, seen.new_zeros(loose)])
             kept = torch.cat([kept, kept.new_zeros(loose)])

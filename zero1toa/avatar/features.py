@@ -190,16 +190,13 @@ class FeaturePainter:
             sampled: the picture's ``[I, N, 3]``, which shows how dark this person's lashes are.
             seen: how well it shows them ``[I, N]``.
         """
-        for (lids, _), distance, strength in (
-            (around, distance, strength)
-            for around in self.around
-            for distance, strength in ((self.lower, LOWER_LASHES), (self.upper, 1.0))
-        ):
-            amount = strength * torch.exp(-((distance / LASH_WIDTH) ** 2)) * lids
-            skin = colors[:, lids].mean(1, keepdim=True)
-            shown = _weighted_mean(sampled, seen * amount, LASH_SHADE * skin, 1.0)
-            line = torch.minimum(shown, skin) * LASH_SHADE
-            colors = colors + amount[:, None] * (line - colors)
+        for lids, _ in self.around:
+            for distance, strength in ((self.lower, LOWER_LASHES), (self.upper, 1.0)):
+                amount = strength * torch.exp(-((distance / LASH_WIDTH) ** 2)) * lids
+                skin = colors[:, lids].mean(1, keepdim=True)
+                shown = _weighted_mean(sampled, seen * amount, LASH_SHADE * skin, 1.0)
+                line = torch.minimum(shown, skin) * LASH_SHADE
+                colors = colors + amount[:, None] * (line - colors)
         return colors
 
 

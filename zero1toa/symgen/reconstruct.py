@@ -221,7 +221,9 @@ class Reconstruction:
             self._optimizer.zero_grad()
             terms.total.backward()
             self._gradients.add(screen_gradient(meta), meta["radii"])
-            self._optimizer.step(self.step_count, self._share(key, shown)[self.gaussians.binding])
+            shared = self.config.avatar.facing_only or self.config.avatar.keep_margins
+            share = self._share(key, shown)[self.gaussians.binding] if shared else None
+            self._optimizer.step(self.step_count, share)
             self.step_count += 1
             if is_due(self.step_count, self.config.density):
                 change_density(
