@@ -113,10 +113,13 @@ class Reconstruction:
         self._portrait = portrait
         self.head = head.to(self._device)
         self.schedule = Schedule(config.curriculum)
-        start = create_avatar(self.head, portrait, config.avatar)
-        self.gaussians = start.avatar
-        self.params = start.params
-        specs = build_clips(config.curriculum, self.head, self.params, config.render.size, config.seed)
+        # Begun on the CPU, so that a photo begins with the same avatar and the same clips on every device.
+        self._cpu_head = head.to("cpu")
+        start = create_avatar(self._cpu_head, portrait, config.avatar)
+        specs = build_clips(config.curriculum, self._cpu_head, start.params, config.render.size, config.seed)
+        self.gaussians = start.avatar.to(self._device)
+        self.params = start.params.to(self._device)
+        seen = start.seen.to(self._device)
         self._turns = Turns(config, specs)
         specs[PORTRAIT] = self._portrait_spec()
         background = config.render.background
@@ -130,8 +133,8 @@ class Reconstruction:
         self._gradients = ScreenGradients(len(self.gaussians), self._device)
         lids = self.head.regions["lids_left"] | self.head.regions["lids_right"]
         self._protected = lids.to(self._device)
-        self._kept = self._on_triangles(start.kept.float()) > 0
-        self._seen = self._on_triangles(start.seen)  # how clearly the portrait shows each triangle [F]
+        self._kept = self._on_triangles(start.kept.float().to(self._device)) > 0
+        self._seen = self._on_triangles(seen)  # how clearly the portrait shows each triangle [F]
         self._portrait_tells = config.avatar.project_portrait and config.loop.portrait_share > 0
         self._facing: dict[SampleKey, Tensor] = {}  # how squarely a clip's frames show each triangle [T, F]
         # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
@@ -139,7 +142,7 @@ class Reconstruction:
         self._portrait_colors = (picture - (1 - matte) * self._background) / self._matte.clamp_min(_INSIDE)
         if config.avatar.facing_only:
             self._facing[PORTRAIT] = self._seen[None]
-            clear = self._posed.mean_of(self.gaussians, PORTRAIT, 0, start.seen)
+            clear = self._posed.mean_of(self.gaussians, PORTRAIT, 0, seen)
             self._asked *= smooth_step((clear - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
         self._density_generator = torch.Generator().manual_seed(config.seed)
@@ -367,7 +370,7 @@ class Reconstruction:
         self.gaussians = GaussianAvatar(
             {name: state["gaussians"][name] for name in PARAMETERS},
             state["gaussians"]["binding"],
-            self.head.faces.cpu(),
+            self._cpu_head.faces,
         ).to(self._device)
         self._optimizer = AvatarOptimizer(self.gaussians, self.config.optim, self.iterations)
         self._optimizer.load_state_dict(state["optimizer"])
@@ -485,8 +488,8 @@ class Reconstruction:
         distance = self.head.height / (2 * 0.7 * math.tan(math.radians(25.0) / 2))
         return clip_spec(
             SampleKey("portrait", "preview"),
-            head=self.head,
-            identity=self.params,
+            head=self._cpu_head,
+            identity=self.params.to("cpu"),
             coefficients=torch.stack([rest, rest, mouth, eyes]).numpy(),
             azimuths=np.array([40, -40, 0, 0], np.float32),
             elevations=np.zeros(4, np.float32),
