@@ -12,7 +12,8 @@ PACKAGE = ROOT / "zero1toa"
 
 # Foundations that every package may import.
 BASE = {
-    "errors", "types", "config", "media", "assets", "unpickling", "head.protocol", "head.arkit", "diffusion.protocol",
+    "errors", "types", "config", "media", "assets", "unpickling", "acceleration", "head.protocol", "head.arkit",
+    "diffusion.protocol",
 }  # fmt: skip
 SIBLINGS = {"portrait", "head", "avatar", "render", "curriculum", "diffusion"}
 CORE = SIBLINGS | {"symgen"}

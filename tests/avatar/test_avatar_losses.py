@@ -13,7 +13,7 @@ from zero1toa import assets
 from zero1toa.avatar.initialisation import initialise
 from zero1toa.avatar.losses import ReconstructionLoss, drawn, position_loss, scaling_loss
 from zero1toa.avatar.optimizer import AvatarOptimizer
-from zero1toa.avatar.perceptual import Perceptual, _lpips, structure
+from zero1toa.avatar.perceptual import Perceptual, lpips_network, structure
 from zero1toa.config import AvatarConfig, LossConfig, OptimConfig
 from zero1toa.errors import AssetError, ConfigError
 
@@ -91,7 +91,7 @@ def test_lpips_reads_a_vgg_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
     features = torchvision.models.vgg16(weights=None).features
     torch.save({f"features.{k}": v for k, v in features.state_dict().items()}, tmp_path / "vgg.pth")
-    network = _lpips(tmp_path / "vgg.pth")
+    network = lpips_network(tmp_path / "vgg.pth")
     for name, value in network.net.state_dict().items():
         assert torch.equal(value, features.state_dict()[name.split(".", 1)[1]])
     assert not any(p.requires_grad for p in network.parameters())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zero1toa import assets
+from zero1toa.acceleration import keep_compiled
 from zero1toa.errors import AssetError, ConfigError, nearest
 from zero1toa.render.ssim import ssim
 
@@ -50,7 +51,9 @@ class Perceptual(nn.Module):
         missing = kind == "auto" and weights is None
         self.kind = "structure" if missing else "lpips" if kind == "auto" else kind
         self.fallback = f"perceptual loss: {assets.get('vgg16').instead}, because LPIPS has no weights" * missing
-        self.network = _lpips(weights).to(device) if weights is not None else None
+        self.network: nn.Module | None = None
+        if weights is not None:
+            self.network = accelerated(lpips_network(weights), torch.device(device))
 
     def forward(self, renders: Tensor, targets: Tensor) -> Tensor:
         """Mean distance, a scalar, of pictures ``[..., H, W, 3]`` in [0, 1]."""
@@ -85,15 +88,25 @@ def structure(x: Tensor, y: Tensor) -> Tensor:
     return 0.25 * (1 - ssim(x, y)) + edges / LEVELS
 
 
-def _lpips(weights: Path) -> nn.Module:
-    """LPIPS (VGG) with the trunk read from ``weights``; ``lpips`` itself would download it."""
+def accelerated(network: nn.Module, device: torch.device) -> nn.Module:
+    """LPIPS on its device. On CUDA it is compiled, twice as fast; that takes 10 s for each size of batch."""
+    if device.type != "cuda":
+        return network.to(device)
+    keep_compiled()
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return torch.compile(network, dynamic=False)  # type: ignore[return-value]
+
+
+def lpips_network(weights: Path | None) -> nn.Module:
+    """LPIPS (VGG) with the trunk read from ``weights``, which ``lpips`` itself would download; random without them."""
     import lpips
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's notice about the spelling of "no weights"
         network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    stored = torch.load(weights, map_location="cpu", weights_only=True)
-    # The package cuts VGG's features into slices but keeps their numbers: slice3.12.weight is features.12.weight.
-    trunk = {name: stored[f"features.{name.split('.', 1)[1]}"] for name in network.net.state_dict()}
-    network.net.load_state_dict(trunk)
+    if weights is not None:
+        stored = torch.load(weights, map_location="cpu", weights_only=True)
+        # The package cuts VGG's features into slices but keeps their numbers: slice3.12.weight is features.12.weight.
+        trunk = {name: stored[f"features.{name.split('.', 1)[1]}"] for name in network.net.state_dict()}
+        network.net.load_state_dict(trunk)
     return network.eval().requires_grad_(False)

@@ -1,27 +1,21 @@
-"""Compiling the layers of denoiser and autoencoder for CUDA, and replaying an evaluation as one CUDA graph."""
+"""Compiling the layers of denoiser and autoencoder for CUDA, and the kernels that attention takes there."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import types
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
-from zero1toa import assets
+from zero1toa.acceleration import keep_compiled
 from zero1toa.diffusion.animator.attention import SpatialTransformer
 from zero1toa.diffusion.animator.blocks import Downsample, ResnetBlock, Upsample
 from zero1toa.diffusion.animator.denoiser import Denoiser
 from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
 from zero1toa.diffusion.animator.normalisation import GroupNorm
-
-_SHAPES = 128  # of one kind of layer: about 15 in a network, and again for each number of clips and frames
-_KEPT = 6  # graphs at once; each holds copies of its inputs, 0.1 to 0.3 GB
 
 
 def compile_networks(networks: AnimatorNetworks, dtype: torch.dtype) -> None:
@@ -36,7 +30,7 @@ def compile_networks(networks: AnimatorNetworks, dtype: torch.dtype) -> None:
     """
     from diffusers.models.resnet import ResnetBlock2D
 
-    _keep_compiled()
+    keep_compiled()
     half = dtype in (torch.bfloat16, torch.float16)
     if half:
         from zero1toa.diffusion.animator import temporal_kernel  # noqa: F401  registers the operator
@@ -48,18 +42,6 @@ def compile_networks(networks: AnimatorNetworks, dtype: torch.dtype) -> None:
     finish = torch.compile(Denoiser.finish, dynamic=False, fullgraph=True)
     networks.denoiser.finish = types.MethodType(finish, networks.denoiser)  # type: ignore[method-assign]
     _compile(networks.autoencoder, (ResnetBlock2D,))
-
-
-def _keep_compiled() -> None:
-    """Settings of the compiler: enough shapes, and a folder that outlives a restart of the machine."""
-    # Beyond its limit of 8 shapes for a function dynamo would silently fall back to running it eagerly.
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, _SHAPES)
-    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 8 * _SHAPES)
-    folder = assets.home() / "compiled"
-    with contextlib.suppress(OSError):  # without it the compiler uses the machine's temporary folder
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _compile(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
@@ -90,82 +72,3 @@ def attention_kernels(device: torch.device) -> Iterator[None]:
     )
     with sdpa_kernel(list(order), set_priority=True):
         yield
-
-
-class _Recording(NamedTuple):
-    """A graph with the memory that it reads and writes, and the tensors last copied there, with their versions."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: list[Any]
-    sources: list[tuple[Any, int | None]]
-    output: Tensor
-
-
-class Replay:
-    """A function of tensors whose launches are recorded at the first call with some shapes, and replayed after.
-
-    Launching an evaluation takes the host about as long as running it takes a fast device.
-
-    Args:
-        function: reads only its arguments and launches the same work for the same shapes and key.
-        device: where its tensors are.
-    """
-
-    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
-        self._function = function
-        self._device = device
-        self._recordings: dict[Hashable, _Recording] = {}
-        self._pool: Any = None
-
-    def __call__(self, *arguments: Any) -> Tensor:
-        """Call the function.
-
-        Args:
-            arguments: nested tuples of tensors and of constants.
-
-        Returns:
-            A tensor of its own, not overwritten by later calls.
-        """
-        leaves, structure = pytree.tree_flatten(arguments)
-        key = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        with torch.cuda.device(self._device):
-            if key not in self._recordings:
-                while len(self._recordings) >= _KEPT:
-                    del self._recordings[next(iter(self._recordings))]
-                self._recordings[key] = self._record(leaves, structure)
-            recording = self._recordings[key]
-            for place, leaf in enumerate(leaves):
-                if isinstance(leaf, Tensor) and not _same(leaf, recording.sources[place]):
-                    recording.inputs[place].copy_(leaf)
-                    recording.sources[place] = (leaf, _version(leaf))
-            recording.graph.replay()
-            return recording.output.clone()
-
-    def _record(self, leaves: list[Any], structure: pytree.TreeSpec) -> _Recording:
-        inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        arguments = pytree.tree_unflatten(inputs, structure)
-        with attention_kernels(self._device):
-            # Compiling, choosing among kernels and creating library handles must be over before recording begins.
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(2):
-                    self._function(*arguments)
-            torch.cuda.current_stream().wait_stream(aside)
-            # One pool for all graphs: each is replayed alone and its output copied out, so that they may share memory.
-            if self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                output = self._function(*arguments)
-        return _Recording(graph, inputs, [(leaf, _version(leaf)) for leaf in leaves], output)
-
-
-def _version(value: Any) -> int | None:
-    """Number of changes in place of a tensor, None where nobody counts."""
-    return None if not isinstance(value, Tensor) or value.is_inference() else value._version
-
-
-def _same(tensor: Tensor, source: tuple[Any, int | None]) -> bool:
-    """Whether a tensor still holds what was copied of it."""
-    return tensor is source[0] and source[1] is not None and tensor._version == source[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zero1toa.acceleration import Replay
 from zero1toa.diffusion.animator import autoencoder
-from zero1toa.diffusion.animator.acceleration import Replay, compile_networks
+from zero1toa.diffusion.animator.acceleration import attention_kernels, compile_networks
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.drawing import DrawingStyle, draw_track
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
@@ -93,7 +95,8 @@ class AnimatorBackbone(abc.ABC):
         self.replay: Replay | None = None
         if compiled and self._device.type == "cuda":
             compile_networks(networks, dtype)
-            self.replay = Replay(self.evaluate, self._device)
+            kernels = functools.partial(attention_kernels, self._device)
+            self.replay = Replay(self.evaluate, self._device, kernels)
 
     @property
     def device(self) -> torch.device:
