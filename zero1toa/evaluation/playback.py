@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from zero1toa.avatar.bundle import Bundle
+from zero1toa.avatar.gaussians import WorldGaussians
 from zero1toa.head.arkit import ARKIT_NAMES
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.render.cameras import distance_for_fill, intrinsics, orbit, resize_intrinsics
@@ -61,6 +62,10 @@ class AvatarPlayer:
         arkit = arkit.to(self.device, torch.float32)
         turned = torch.zeros(len(arkit), 3, device=self.device) if neck is None else neck.to(self.device)
         return self.head.arkit(arkit, self.identity.replace(neck=turned))
+
+    def place(self, arkit: Tensor, neck: Tensor) -> WorldGaussians:
+        """The Gaussians of T poses, given as to :meth:`pose`."""
+        return self._avatar.splats(self.head.vertices(self.pose(arkit, neck)))
 
     @property
     def identity(self) -> HeadParams:
