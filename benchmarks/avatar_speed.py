@@ -1,0 +1,280 @@
+"""Speed of training and rendering an avatar on a GPU, and of a tenth of the paper's schedule.
+
+    python benchmarks/avatar_speed.py --output speed [--parts train render paper] [--backbone follow_your_emoji]
+
+Nothing is downloaded: LPIPS and the animator have random weights of the real size, and the clips that are trained on
+are the avatar's own renders with noise; speed does not depend on either. The avatar is the paper preset's, with ten
+Gaussians on each triangle of the embedded head. Figures are printed beside their limits and written to
+``avatar_speed.json``.
+
+``--tiny --device cpu`` runs the parts on a CPU, to try the script itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from random_animator import NAMES, random_backbone
+
+from zero1toa import media
+from zero1toa.avatar.perceptual import accelerated, lpips_network
+from zero1toa.config import Config, load
+from zero1toa.diffusion.registry import register
+from zero1toa.evaluation.live import LivePlayer
+from zero1toa.evaluation.playback import AvatarPlayer
+from zero1toa.head.arkit import ARKIT_NAMES, coefficients
+from zero1toa.head.protocol import HeadModel
+from zero1toa.head.registry import load_head
+from zero1toa.planning.prediction import plan_run
+from zero1toa.render.cameras import intrinsics, orbit, project
+from zero1toa.symgen.loop import generate_serial
+from zero1toa.symgen.progress import ProgressEvent
+from zero1toa.symgen.reconstruct import Reconstruction
+from zero1toa.types import Portrait, SampleKey
+
+PARTS = ("train", "render", "paper")
+LIMITS = {
+    "training steps/s, 512²": ">= 25",
+    "one by one, 512²": ">= 1500",
+    "batched, 512²": ">= 4000",
+    "whole schedule, extrapolated": "<= 20",
+}
+SHARE = 10  # of the paper's schedule, a tenth
+
+
+class Bench:
+    """Prints figures and keeps them.
+
+    Args:
+        options: of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        self.cuda = self.device.type == "cuda"
+        self.sizes = (64,) if options.tiny else (512, 1024)
+        self.head = load_head("canonical")
+        self.portrait = flat_portrait(self.head, self.sizes[0])
+        self.record: dict[str, Any] = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "device": torch.cuda.get_device_name() if self.cuda else platform.machine(),
+            "torch": torch.__version__,
+            "results": {},
+        }
+
+    def note(self, name: str, value: float, unit: str) -> None:
+        """Print a figure and keep it."""
+        limit = LIMITS.get(name, "")
+        print(f"{name:<44} {value:12.5g} {unit:<8} {limit}", flush=True)
+        self.record["results"][name] = {"value": value, "unit": unit, "limit": limit}
+        self.options.output.mkdir(parents=True, exist_ok=True)
+        with media.atomic_path(self.options.output / "avatar_speed.json") as partial:
+            partial.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+
+    def seconds(self, call: Callable[[], object], repeats: int, warm: int) -> float:
+        """Median over three rounds of the time of a call, by the clock, the device idle before and after."""
+        repeats, warm = (1, 1) if self.options.tiny else (repeats, warm)
+        for _ in range(warm):
+            call()
+        rounds = []
+        for _ in range(3):
+            self.wait()
+            began = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            self.wait()
+            rounds.append((time.perf_counter() - began) / repeats)
+        return statistics.median(rounds)
+
+    def wait(self) -> None:
+        """Wait for the device."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def config(self, *overrides: str) -> Config:
+        """The paper preset on this device."""
+        tiny = ["avatar.gaussians_per_triangle=1", "curriculum.spatial_clips=1"] if self.options.tiny else []
+        given = ["preset=paper", f"device={self.device.type}", "loss.perceptual_kind=none", *tiny, *overrides]
+        return load(given)
+
+
+def flat_portrait(head: HeadModel, size: int) -> Portrait:
+    """A grey square that is fitted by definition."""
+    arkit = coefficients({})
+    params = head.arkit(arkit, head.neutral())
+    viewmat, K = orbit(8.0, 2.0, 0.8, head.center), intrinsics(24.0, size)
+    points, _ = project(head.landmarks.positions(head.vertices(params), head.faces), viewmat, K)
+    image = np.full((size, size, 4), (200, 160, 140, 255), np.uint8)
+    return Portrait(
+        image=image,
+        landmarks=points.numpy().astype(np.float32),
+        viewmat=viewmat.numpy(),
+        K=K.numpy(),
+        params=params,
+        arkit=arkit.numpy(),
+        residual=0.0,
+        yaw=-8.0,
+    )
+
+
+def with_lpips(trainer: Reconstruction, network: torch.nn.Module) -> None:
+    """Give a trainer that has no perceptual term a random one."""
+    perceptual = trainer._loss.perceptual
+    perceptual.kind, perceptual.network = "lpips", network
+
+
+def noisy(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Pictures with coarse noise, so that there is something to learn."""
+    coarse = rng.integers(0, 60, (len(pictures), *(side // 8 for side in pictures.shape[1:3]), 3), np.uint8)
+    return pictures // 2 + coarse.repeat(8, 1).repeat(8, 2)
+
+
+def train(bench: Bench) -> None:
+    """Steps a second on 8 frames of one clip: pose, rig, render, L1 and LPIPS, backward, Adam."""
+    network = accelerated(lpips_network(None), bench.device)
+    for size in bench.sizes:
+        config = bench.config(f"render.size={size}", "density.every=0")
+        clips: dict[SampleKey, NDArray[np.uint8]] = {}
+        trainer = Reconstruction(
+            bench.portrait, config, bench.head, avatar_id="bench", fetch=lambda key, _, c=clips: (c[key], len(c[key])),
+            device=bench.device,
+        )  # fmt: skip
+        rng = np.random.default_rng(0)
+        for _ in range(2):  # the first two clips
+            request = trainer.request()
+            assert request is not None
+            clips[request.key] = noisy(request.frames, rng)
+            trainer._install(request.key, 1)
+        for label, perceptual in (("without LPIPS, ", None), ("", network)):
+            if perceptual is not None:
+                with_lpips(trainer, perceptual)
+            seconds = bench.seconds(trainer.step, repeats=30, warm=10)
+            bench.note(f"training steps/s, {label}{size}²", 1 / seconds, "1/s")
+        bench.note(f"Gaussians in training, {size}²", len(trainer.gaussians), "")
+        if bench.cuda:
+            bench.note(f"peak memory since the start, {size}²", torch.cuda.max_memory_allocated() / 1e9, "GB")
+
+
+def render(bench: Bench) -> None:
+    """Pictures a second with skinning: every picture has a pose and a camera of its own."""
+    trainer = Reconstruction(
+        bench.portrait, bench.config("density.every=0"), bench.head, avatar_id="bench", fetch=_nothing,
+        device=bench.device,
+    )  # fmt: skip
+    player = AvatarPlayer(trainer.bundle(), bench.head, bench.device)
+    frames = 64
+    arkit = torch.rand(frames, len(ARKIT_NAMES), generator=torch.Generator().manual_seed(0)).to(bench.device) / 2
+    azimuths = np.linspace(-40, 40, frames, dtype=np.float32)
+    for size in bench.sizes:
+        viewmats, Ks = player.cameras(azimuths, 0.0, size, frames)
+        seconds = bench.seconds(lambda s=size: player.render(arkit.cpu(), azimuths, 0.0, s), repeats=1, warm=1)
+        bench.note(f"player, pictures brought to the host, {size}²", frames / seconds, "1/s")
+        if not bench.cuda:
+            continue
+        live = LivePlayer(player, size)
+        for name, batch in (("one by one", 1), ("batched", 32)):
+
+            def play(live: LivePlayer = live, v: Any = viewmats, K: Any = Ks, batch: int = batch) -> None:
+                for start in range(0, frames, batch):
+                    part = slice(start, start + batch)
+                    live(arkit[part], v[part], K[part])
+
+            began = time.perf_counter()
+            play()
+            bench.note(f"first call, {name}, {size}²", time.perf_counter() - began, "s")
+            bench.note(f"{name}, {size}²", frames / bench.seconds(play, repeats=3, warm=2), "1/s")
+
+
+def paper(bench: Bench) -> None:
+    """A tenth of the paper's schedule end to end, everything in one process, after what is compiled once."""
+    name = bench.options.backbone
+    backbone = random_backbone(name, bench.options.tiny, bench.device, torch.bfloat16 if bench.cuda else torch.float32,
+                               compiled=bench.cuda)  # fmt: skip
+    register("random", lambda device, dtype: backbone)
+    network = accelerated(lpips_network(None), bench.device)
+    full = bench.config()
+    short = {
+        "loop.iterations": full.loop.iterations // SHARE,
+        "curriculum.temporal_start": full.curriculum.temporal_start // SHARE,
+        "curriculum.real_start": full.curriculum.real_start // SHARE,
+        "curriculum.unlock_interval": full.curriculum.unlock_interval // SHARE,
+        # Random weights lead nowhere: growing after their gradients would tell nothing about a run with real ones.
+        "density.every": 0,
+        "diffusion.backbone": "random",
+        "diffusion.landmarks": "project",
+    }
+    overrides = [f"{key}={value}" for key, value in short.items()]
+    if bench.options.tiny:
+        overrides += ["loop.iterations=4", "loop.update_interval=2", "diffusion.steps=2", "render.size=64"]
+    original = Reconstruction.__init__
+
+    def begin(self: Reconstruction, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        with_lpips(self, network)
+
+    Reconstruction.__init__ = begin  # type: ignore[method-assign]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            warm = bench.config(*overrides, "loop.iterations=2", "loop.update_interval=1")
+            generate_serial(bench.portrait, warm, Path(folder) / "warm", head=bench.head)
+            bench.note("compiling and recording, once a machine", time.perf_counter() - began, "s")
+            started: list[float] = []
+
+            def progress(event: ProgressEvent) -> None:
+                if event.kind == "started":
+                    started.append(time.perf_counter())
+
+            began = time.perf_counter()
+            config = bench.config(*overrides)
+            result = generate_serial(bench.portrait, config, Path(folder) / "run", progress, bench.head)
+            ended = time.perf_counter()
+    finally:
+        Reconstruction.__init__ = original  # type: ignore[method-assign]
+    setup, loop = started[0] - began, ended - started[0]
+    bench.note("first avatar and clips", setup, "s")
+    bench.note("a tenth of the schedule", loop / 60, "min")
+    bench.note("iterations in it", result.iterations, "")
+    bench.note("refinements in it", result.refined, "")
+    for phase, spent in sorted(result.timings.items(), key=lambda item: -item[1]):
+        bench.note(f"  of it {phase}", spent, "s")
+    bench.note("  of it the rest, mostly writing the dataset", loop - sum(result.timings.values()), "s")
+    bench.note("whole schedule, extrapolated", (setup + SHARE * loop) / 60, "min")
+    plan = plan_run(bench.config(f"diffusion.backbone={name}", "diffusion.landmarks=project"), bench.head)
+    known = [part for part in (plan.refinement_seconds, plan.raster_seconds) if part is not None]
+    bench.note("whole schedule, as zero1toa plan predicts", sum(known) / 60, "min")
+
+
+def _nothing(key: SampleKey, version: int) -> tuple[NDArray[np.uint8], int]:
+    raise AssertionError(f"nothing was committed for {key}")
+
+
+def main() -> None:
+    """Command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of avatar_speed.json")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--backbone", choices=NAMES, default=NAMES[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="sizes that a CPU runs")
+    bench = Bench(parser.parse_args())
+    print(f"{bench.record['device']}, torch {torch.__version__}, {bench.record['date']}")
+    for part in bench.options.parts:
+        {"train": train, "render": render, "paper": paper}[part](bench)
+
+
+if __name__ == "__main__":
+    main()
