@@ -17,6 +17,7 @@ from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.protocol import HeadParams
 from zero1toa.head.registry import load_head
 from zero1toa.render.cameras import intrinsics, orbit, project
+from zero1toa.types import Portrait
 
 
 def _silhouette(head: SphereHead, params: HeadParams, viewmat: np.ndarray) -> np.ndarray:
@@ -115,6 +116,42 @@ def test_a_bald_canonical_head_with_shoulders_keeps_its_shape() -> None:
     assert abs(found.thickness) < 0.0015
     assert found.params.offset.norm(dim=-1).quantile(0.98) < 0.004
     assert found.params.offset.norm(dim=-1).max() < 0.02
+
+
+def test_a_hat_does_not_push_ears_that_show_aside() -> None:
+    """A brim wider than the head, right above the ears: the ears stay where landmarks have put them."""
+    head = load_head("canonical")
+    params = head.neutral()
+    viewmat, K = orbit(0.0, 0.0, 1.0, head.center), intrinsics(20.0, SIZE)
+    vertices = head.vertices(params)
+    pixels = project(vertices, viewmat, K)[0].numpy()
+    matte = np.isfinite(depth_map(vertices[None], head.faces, viewmat[None], K[None], (SIZE, SIZE))[0].numpy())
+    ears = torch.unique(head.faces[head.regions["ears"]])
+    top = int(pixels[ears, 1].min())
+    across = np.flatnonzero(matte[top])
+    wider = round(0.02 * float(K[0, 0]))  # 2 cm at a metre
+    matte[top - wider : top, across.min() - wider : across.max() + wider] = True
+    image = np.full((SIZE, SIZE, 4), 255, np.uint8)
+    image[..., :3] = (200, 150, 120)
+    image[:top, :, :3] = 20
+    image[..., 3] = matte * 255
+    points = head.landmarks.positions(vertices, head.faces)
+    drawn = Portrait(
+        image=image,
+        landmarks=project(points, viewmat, K)[0].numpy(),
+        viewmat=viewmat.numpy(),
+        K=K.numpy(),
+        params=params,
+        arkit=np.zeros(52, np.float32),
+        residual=0.0,
+        yaw=0.0,
+    )
+    found = fit_hair(head, drawn)
+    assert found.covered == (False, False)
+    assert found.params.offset is not None
+    scalp = torch.unique(head.faces[head.regions["scalp"]])
+    assert found.params.offset[scalp].norm(dim=-1).max() > 0.008  # there is a brim
+    assert found.params.offset[ears].norm(dim=-1).max() < 0.003
 
 
 def test_an_empty_or_full_matte_gives_a_finite_answer(head: SphereHead) -> None:

@@ -38,6 +38,8 @@ SHRINK = 0.004
 """Largest inward lift, metres: a skull that is fitted too large."""
 AROUND_EARS = 0.012
 """Reach of an ear on the skin, metres: hair lies close around an ear that shows, and buries what is around another."""
+BARE_EARS = 0.006
+"""Hair rises from this distance on around an ear that shows, metres."""
 STEEPEST = 1.2
 """Largest lift over the distance to the hairline: hair rises from the face, it does not start as a wall."""
 NECK = 0.06
@@ -142,6 +144,8 @@ class _Fit:
         self.hold = np.where(on_neck, 1e-3 + front, self.hold)
         self.hold = self.hold + 0.3 * self._near_ears(points, covered=False)
         self.high = np.minimum(np.where(on_neck, NECK, LARGEST), 0.004 + STEEPEST * hairline)
+        # What lies close around an ear that shows would push it aside.
+        self.high = np.minimum(self.high, 0.001 + STEEPEST * (self._from_bare_ears(points) - BARE_EARS).clip(0))
         self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
 
         self.matte, self.strength = self._matte(picture[..., 3])
@@ -200,6 +204,16 @@ class _Fit:
             if len(ear) and hidden == covered:
                 near |= cKDTree(self.rest[ear]).query(points)[0] < AROUND_EARS
         return near
+
+    def _from_bare_ears(self, points: Array) -> Array:
+        """Distance of vertices of the skin ``[P]`` from the nearest ear that shows, metres; infinite without one."""
+        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
+        distance = np.full(len(points), np.inf)
+        for sign, hidden in zip((1.0, -1.0), self.covered, strict=True):
+            ear = ears[sign * self.template[ears, 0] > 0]
+            if len(ear) and not hidden:
+                distance = np.minimum(distance, cKDTree(self.rest[ear]).query(points)[0])
+        return distance
 
     def _matte(self, alpha: Array) -> tuple[Mask, Array]:
         """The outline to follow, and how far each row of it can be trusted ``[H]``.
