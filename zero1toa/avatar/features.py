@@ -7,6 +7,7 @@ picture would read as open when closed; a mouth's inside is hardly ever seen.
 from __future__ import annotations
 
 import torch
+from skimage.measure import points_in_poly
 from torch import Tensor
 
 from zero1toa.avatar.picture_sampling import smooth_step
@@ -28,6 +29,8 @@ SCLERA = (0.90, 0.87, 0.85)
 TEETH = (0.90, 0.87, 0.80)
 CAVITY = (0.30, 0.085, 0.08)
 TONGUE = (0.66, 0.34, 0.33)
+LID_TONE = 0.5
+"""Share of the lit skin's tone in the skin of lids that a picture does not show."""
 LASH_SHADE = 0.18
 """Brightness of a lash line over what a picture shows there, which is mixed with skin and white of the eye."""
 LOWER_LASHES = 0.5
@@ -38,6 +41,8 @@ _LID_EDGE = (0.0010, 0.0026)  # metres around the lids in which a picture shows 
 _LIP_EDGE = (0.0008, 0.003)  # metres from the lips' seam up to which it may show teeth
 _LASH_TAPER = 0.004  # metres from the corners of the eye
 _CLEAR_OF_LIDS = (0.0003, 0.0012)  # metres from the lids' margins on the eyeball: lashes and their shadow reach so far
+_CLEAR_OF_LASHES = (0.0012, 0.0030)  # and on the lids, whose skin a picture shows beyond
+_LID_SHADE = (0.75, 0.9)  # brightness over the lit skin's of lashes and fold, and of skin
 _LID_SKIN = (0.014, 0.024)  # metres from the iris: a ring of skin around the lids
 _RINGS = 9
 
@@ -68,6 +73,7 @@ class FeaturePainter:
         self.radius = torch.full((len(points),), torch.inf, device=points.device)
         self.height = torch.zeros(len(points), device=points.device)
         self.lids = torch.zeros_like(self.eyeball)
+        self.inner = torch.zeros_like(self.eyeball)  # of the lids, what faces the eyeball
         self.edge = torch.full_like(self.radius, torch.inf)  # distance of the face's skin from the lids
         self.around: list[tuple[Tensor, Tensor]] = []  # of each eye: its lids, and the skin that they are coloured from
         self.balls: dict[str, Tensor] = {}
@@ -87,6 +93,10 @@ class FeaturePainter:
             self.height = torch.where(eye, relative[:, 1], self.height)
             lids = head.regions[f"lids_{side}"][binding]
             self.lids |= lids
+            # The inner side of a lid lies behind the eye's opening, where a picture shows the eyeball.
+            opening = torch.cat([marks[list(_UPPER[side])], marks[list(_LOWER[side])].flip(0)])
+            within = points_in_poly(points[lids, :2].cpu().numpy(), opening[:, :2].cpu().numpy())
+            self.inner[lids] = torch.from_numpy(within).to(self.inner.device)
             away = (points - marks[centre]).norm(dim=-1)
             near = face[binding] & (away < 0.03)
             nearest = torch.cdist(points[near], points[lids]).amin(1)
@@ -100,20 +110,23 @@ class FeaturePainter:
             self.upper[lids] = torch.where(upper < lower, margin, torch.inf)
             self.lower[lids] = torch.where(upper < lower, torch.inf, margin)
 
-    def clear_of_lids(self, points: Tensor, marks: Tensor) -> Tensor:
-        """How far a picture tells the eyeballs' colours, not the lashes' and the lids' shadow, 0 to 1 ``[I, N]``.
+    def clear_of_lashes(self, points: Tensor, marks: Tensor) -> Tensor:
+        """How far a picture tells the colours of eyeballs and lids, not the lashes' and their shadow's ``[I, N]``.
 
         Args:
             points: Gaussians of the posed heads ``[I, N, 3]``, metres.
             marks: their landmarks ``[I, 478, 3]``, metres.
+
+        Returns:
+            0 to 1; 0 beside eyeballs and lids.
         """
         result = points.new_zeros(points.shape[:2])
-        low, high = _CLEAR_OF_LIDS
-        for side, ball in self.balls.items():
-            upper, lower = (
-                _distance_to_polyline(points[:, ball], marks[:, list(line[side])]) for line in (_UPPER, _LOWER)
-            )
-            result[:, ball] = smooth_step((torch.minimum(upper, lower) - low) / (high - low))
+        for (side, ball), (lids, _) in zip(self.balls.items(), self.around, strict=True):
+            for part, (low, high) in ((ball, _CLEAR_OF_LIDS), (lids.nonzero().squeeze(1), _CLEAR_OF_LASHES)):
+                upper, lower = (
+                    _distance_to_polyline(points[:, part], marks[:, list(line[side])]) for line in (_UPPER, _LOWER)
+                )
+                result[:, part] = smooth_step((torch.minimum(upper, lower) - low) / (high - low))
         return result
 
     def eyeballs(self, colors: Tensor, confidence: Tensor, light: Tensor, clear: Tensor) -> Tensor:
@@ -125,7 +138,7 @@ class FeaturePainter:
             colors: sampled ``[I, N, 3]``.
             confidence: of the samples ``[I, N]``.
             light: brightness of the picture ``[I, 1, 1]``, about 1.
-            clear: from :meth:`clear_of_lids`.
+            clear: from :meth:`clear_of_lashes`.
         """
         ones = colors.new_ones(3)
         on_iris = self.eyeball & (self.radius < 1)
@@ -160,27 +173,42 @@ class FeaturePainter:
         painted = shade * (iris + edge * (sclera - iris))
         return painted + (confidence * clear)[..., None] * (colors - painted)
 
-    def margin_confidence(self) -> Tensor:
-        """Factor on the samples' confidence ``[N]``: the folded lids of an open eye and the skin beside them show
-        lashes and shadow and no skin that a closed eye could have, and lips show teeth and the dark of the mouth near
-        their seam.
+    def margin_confidence(self, clear: Tensor, colors: Tensor, confidence: Tensor) -> Tensor:
+        """Factor on the samples' confidence ``[I, N]``: lids of an open eye and the skin beside them show lashes and
+        the fold's shadow, which a closed eye would wear as another eye, and lips show teeth and the dark of the mouth
+        near their seam.
+
+        Args:
+            clear: from :meth:`clear_of_lashes`.
+            colors: sampled ``[I, N, 3]``.
+            confidence: of the samples ``[I, N]``.
         """
         lids, lips = ((x - a) / (b - a) for x, (a, b) in ((self.edge, _LID_EDGE), (self.seam, _LIP_EDGE)))
-        return ~self.lids * smooth_step(lids) * smooth_step(lips)
+        factor = (smooth_step(lids) * smooth_step(lips)).expand_as(confidence)
+        low, high = _LID_SHADE
+        for own, skin in self.around:
+            tone = self._lit_tone(colors, confidence, own, skin)
+            bright = smooth_step((colors.mean(-1) / tone.mean(-1).clamp_min(1e-3) - low) / (high - low))
+            factor = torch.where(own, clear * bright * ~self.inner, factor)
+        return factor
 
     def lid_skin(self, colors: Tensor, confidence: Tensor) -> Tensor:
-        """Colours ``[I, N, 3]`` with the lids half in the tone of the lit skin around their eye.
+        """Colours ``[I, N, 3]``, of lids that no picture shows nearer to the tone of the lit skin around them.
 
         Args:
             colors: of all Gaussians ``[I, N, 3]``, the lids' continued from their surroundings.
             confidence: of the skin's colours ``[I, N]``.
         """
         for lids, skin in self.around:
-            # The brow and the shadow under it are no skin tone.
-            weight = confidence * skin * colors.mean(-1).clamp_min(0) ** 4
-            tone = _weighted_mean(colors, weight, colors[:, lids].mean(1, keepdim=True), 0.5)
-            colors = torch.where(lids[:, None], (colors + tone) / 2, colors)
+            tone = self._lit_tone(colors, confidence, lids, skin)
+            share = (LID_TONE * lids * (1 - confidence))[..., None]
+            colors = colors + share * (tone - colors)
         return colors
+
+    def _lit_tone(self, colors: Tensor, confidence: Tensor, lids: Tensor, skin: Tensor) -> Tensor:
+        """Colour ``[I, 1, 3]`` of the skin around an eye; the brow and the shadow under it are no skin tone."""
+        weight = confidence * skin * colors.mean(-1).clamp_min(0) ** 4
+        return _weighted_mean(colors, weight, colors[:, lids].mean(1, keepdim=True), 0.5)
 
     def lashes(self, colors: Tensor, sampled: Tensor, seen: Tensor) -> Tensor:
         """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line.

@@ -39,10 +39,18 @@ STRANDS = 0.45
 
 
 class Projection(NamedTuple):
-    """Colours ``[I, N, 3]`` sRGB in [0, 1], and how much of each comes straight from the portrait ``[I, N]``."""
+    """What portraits tell of the Gaussians.
+
+    Attributes:
+        colors: ``[I, N, 3]`` sRGB in [0, 1].
+        seen: how well the portrait shows each of them ``[I, N]``, 0 to 1.
+        margin: how far its place on the face lets a picture tell its colour ``[I, N]``
+            (:meth:`features.FeaturePainter.margin_confidence`).
+    """
 
     colors: Tensor
     seen: Tensor
+    margin: Tensor
 
 
 class PortraitProjector:
@@ -111,7 +119,9 @@ class PortraitProjector:
         sampled = pictures.colors(pixels, 0.7 * spacing * Ks[:, :1, 0] / depth)
 
         light = self._light(sampled, seen)
-        known = seen * self.features.margin_confidence() * ~self.inner * self._own_ears(sampled, seen)
+        clear = self.features.clear_of_lashes(points, self.landmarks.positions(vertices, self.faces))
+        margin = self.features.margin_confidence(clear, sampled, seen)
+        known = seen * margin * ~self.inner * self._own_ears(sampled, seen)
         teeth = seen * self.on_teeth * _like_teeth(sampled)
         colors, confidence = self._mirrored(sampled, known + teeth)
         priors = (SKIN, HAIR, features.TEETH)
@@ -126,11 +136,10 @@ class PortraitProjector:
         filled = self._streaked(filled, colors, confidence) * (1 - EAR_SHADE * self.hollow)[:, None]
         result = filled + confidence[..., None] * (colors - filled)
         result = self.features.lashes(self.features.lid_skin(result, confidence), sampled, seen)
-        clear = self.features.clear_of_lids(points, self.landmarks.positions(vertices, self.faces))
         eyeballs = self.features.eyeballs(sampled, seen, light, clear)
         result = torch.where(self.features.eyeball[:, None], eyeballs, result)
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
-        return Projection(result.clamp(0, 1), seen)
+        return Projection(result.clamp(0, 1), seen, margin)
 
     def _seen(
         self, vertices: Tensor, points: Tensor, depth: Tensor, viewmats: Tensor, Ks: Tensor, size: tuple[int, int]
@@ -217,14 +226,13 @@ def project_portrait(
         K: its intrinsics in pixels ``[3, 3]``.
 
     Returns:
-        How much of each Gaussian's colour the portrait shows itself ``[N]``, and how far its place on the face lets a
-        picture tell its colour ``[N]`` (:meth:`features.FeaturePainter.margin_confidence`).
+        ``seen`` and ``margin`` of :class:`Projection`, ``[N]`` each.
     """
     projector = PortraitProjector(head, avatar, rest)
     found = projector(posed[None], image[None], viewmat[None], K[None])
     with torch.no_grad():
         avatar.sh0.copy_((found.colors[0] - 0.5) / SH_C0)
-    return found.seen[0], projector.features.margin_confidence()
+    return found.seen[0], found.margin[0]
 
 
 def _barycentric(avatar: GaussianAvatar, rest: Tensor) -> Tensor:
