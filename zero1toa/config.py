@@ -186,13 +186,14 @@ class DistillationConfig:
     weight: float = 10.0
     """Weight of the term, which takes the place of ``loss.l1`` and ``loss.perceptual`` for clips."""
     guidance: float = 7.5
-    """Classifier-free guidance: 7.5 in LucidDreamer and NFSD; DreamFusion's 100 is for text alone."""
+    """Classifier-free guidance: 7.5 in LucidDreamer, "nominal" in NFSD; DreamFusion's 100 is for text alone."""
     timesteps: tuple[float, float] = (0.02, 0.98)
     """Range of the drawn noise level, as shares of the training timesteps (DreamFusion)."""
     interval: float = 0.05
-    """``ism``: distance between the two compared noise levels (LucidDreamer: 50 of 1000 timesteps)."""
+    """``ism``: distance between the two compared noise levels, as a share (LucidDreamer: mostly 50 of 1000
+    timesteps, 25 to 80 in some configurations, coming down from 100 at the start)."""
     inversion_step: float = 0.2
-    """``ism``: step of the inversion up to the first of them (LucidDreamer: 200 of 1000 timesteps)."""
+    """``ism``: step of the inversion up to the first of them, as a share (LucidDreamer: 200 of 1000 timesteps)."""
 
 
 @dataclass

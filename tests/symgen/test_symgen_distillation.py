@@ -15,6 +15,7 @@ from zero1toa.distributed.generate import generate_batch
 from zero1toa.errors import ConfigError
 from zero1toa.symgen.distillation.directions import ism_direction, nfsd_direction, sds_direction
 from zero1toa.symgen.distillation.distillation import ScoreDistillation, check_distillation
+from zero1toa.symgen.distillation.negative import spoiled
 from zero1toa.symgen.store import Reference
 from zero1toa.types import LandmarkTrack
 
@@ -79,7 +80,9 @@ def test_the_expected_sds_direction_is_the_distance_from_the_guided_mean(world, 
     np.testing.assert_allclose(pair[0].numpy(), single, atol=1e-4)
 
 
-@pytest.mark.parametrize(("t", "rungs"), [(30, [0, 30]), (450, [0, 200, 400, 450]), (700, [0, 50, 250, 450, 650, 700])])
+@pytest.mark.parametrize(
+    ("t", "rungs"), [(30, [0, 30]), (450, [0, 200, 400, 450]), (700, [0, 200, 400, 600, 650, 700])]
+)
 def test_ism_compares_two_levels_of_one_inversion(world, t, rungs):
     x = world["clean"].double().numpy()
     for source, target in itertools.pairwise(rungs):
@@ -118,10 +121,11 @@ def _track(frames):
     return LandmarkTrack(np.zeros((frames, 478, 2), np.float32), np.zeros(frames, bool), np.zeros(frames, bool))
 
 
-@pytest.mark.parametrize("method", ["sds", "ism", "nfsd"])
-def test_the_gradient_reaches_the_frames_through_the_encoder(method):
+# Little guidance would leave NFSD mostly the way from its negative, which is dark.
+@pytest.mark.parametrize(("method", "guidance"), [("sds", 1), ("ism", 1), ("nfsd", 7.5)])
+def test_the_gradient_reaches_the_frames_through_the_encoder(method, guidance):
     """Of SDS the mean over many draws leads to the mean picture; all of them are finite and repeat from a seed."""
-    distill = _distillation(f"distillation.method={method}", "distillation.guidance=1")
+    distill = _distillation(f"distillation.method={method}", f"distillation.guidance={guidance}")
     frames = torch.full((2, 64, 64, 3), 0.5, requires_grad=True)
     gradients = []
     for seed in range(60):
@@ -134,6 +138,22 @@ def test_the_gradient_reaches_the_frames_through_the_encoder(method):
     descent = -torch.stack(gradients).mean((0, 1, 2, 3))
     wanted = torch.tensor([220, 120, 90]) / 255 - 0.5
     assert torch.nn.functional.cosine_similarity(descent, wanted, 0) > 0.8
+
+
+def test_the_negative_of_nfsd_is_the_portrait_spoiled():
+    """Blur, brightness and noise of the paper (sec. 9.1): stripes become their mean, 0.7 times as bright, noised."""
+    image = np.full((96, 96, 4), 255, np.uint8)
+    image[:, ::2, :3], image[:, 1::2, :3] = 200, 100
+    image[:, :, 3] = 128  # half of it the white background
+    landmarks = np.full((478, 2), 20, np.float32)
+    made = spoiled(Reference(image, landmarks), (1.0, 1.0, 1.0), 7)
+    assert made.landmarks is landmarks
+    assert (made.image[..., 3] == 255).all()
+    inside = made.image[24:72, 24:72, :3].astype(np.float64)
+    assert inside.mean() == pytest.approx(0.7 * (150 * 128 / 255 + 127), abs=1)
+    assert inside.std() == pytest.approx(0.1 * 255, rel=0.05)
+    assert abs(inside[:, ::2].mean() - inside[:, 1::2].mean()) < 1.5
+    assert np.array_equal(made.image, spoiled(Reference(image, landmarks), (1.0, 1.0, 1.0), 7).image)
 
 
 def test_sds_leads_to_the_mean_and_stays():

@@ -16,7 +16,8 @@ from zero1toa.diffusion.schedule import NoiseSchedule
 Output = Callable[[Tensor, int], Tensor]  # (noisy latents, timestep) -> model output
 
 EARLY = 0.2
-"""Share of the noise range under which NFSD takes the unconditional noise for the direction into the domain."""
+"""Share of the noise range (t < 200 of 1000) under which NFSD takes the unconditional noise for the direction into the
+domain."""
 
 
 def noise_of(output: Output, schedule: NoiseSchedule, latents: Tensor, timestep: int) -> Tensor:
@@ -69,9 +70,10 @@ def ism_direction(
     """Interval score matching, ``w(t) (epsilon_guided(z_t; y, t) - epsilon(z_s; null, s))`` (LucidDreamer, CVPR 2024,
     sec. 3.2).
 
-    ``z_s`` is the DDIM inversion of ``z_0`` without condition in steps of ``step`` timesteps, and ``z_t`` one more of
-    its steps, over the interval from ``s = t - interval``. So no noise is drawn. Inversion asks the model at the level
-    it moves from, as published; the first step asks at timestep 0.
+    ``z_s`` is the DDIM inversion of ``z_0`` without condition, from timestep 0 in steps of ``step`` timesteps of which
+    the last is what is left, and ``z_t`` one more step of it, over the interval from ``s = t - interval``. Inversion
+    asks the model at the level it moves from, as published. The released code first puts the little noise of
+    timestep 0 on ``z_0``; here none is drawn.
 
     Args:
         conditional: model output under reference and landmarks.
@@ -84,7 +86,7 @@ def ism_direction(
         guidance: classifier-free guidance at t.
     """
     start = max(timestep - interval, 0)
-    ladder = [*reversed(range(start, 0, -step)), timestep]
+    ladder = [*range(step, start, step), *([start] if start else []), timestep]
     current, source = clean.float(), 0
     for target in ladder:
         output = null(current, source).float()
@@ -106,7 +108,8 @@ def nfsd_direction(
     timestep: int,
     guidance: float,
 ) -> Tensor:
-    """Noise-free score distillation, ``w(t) (delta_D + s delta_C)`` (Katzir et al., ICLR 2024, sec. 4).
+    """Noise-free score distillation, ``w(t) (delta_D + s delta_C)`` (Katzir et al., ICLR 2024,
+    eq. 6).
 
     ``delta_C = epsilon(z_t; y) - epsilon(z_t; null)`` leads to the condition. ``delta_D`` leads into the domain of
     clean clips: at little noise, under a fifth of the range, it is ``epsilon(z_t; null)`` itself; above, where that is

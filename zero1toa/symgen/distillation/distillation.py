@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
 from torch import Tensor
 
 from zero1toa.config import Config, DistillationConfig
@@ -15,21 +12,21 @@ from zero1toa.diffusion.sampling import seeded_noise
 from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.errors import ConfigError, nearest
 from zero1toa.symgen.distillation.directions import ism_direction, nfsd_direction, sds_direction
-from zero1toa.symgen.refine import composite, prepare_reference, resize
+from zero1toa.symgen.distillation.negative import spoiled
+from zero1toa.symgen.refine import prepare_reference, resize
 from zero1toa.symgen.store import Reference
 from zero1toa.types import LandmarkTrack
 
 METHODS = ("none", "sds", "ism", "nfsd")
-_BLUR = 1 / 16  # of the portrait's side: standard deviation of the blur of the negative condition
 
 
 class ScoreDistillation:
     """The loss of one avatar's renders.
 
     Published for text-to-image models, where a condition is a prompt; here it is the portrait with the landmarks of the
-    render, and unconditional is what the backbone calls so. NFSD's negative prompt ("blurry, low quality") has no
-    counterpart in an image-driven model; a heavily blurred portrait stands in for it, with the same landmarks. A
-    backbone that can be shown the render beside its latents is not shown it: it would find no noise in it.
+    render, and unconditional is what the backbone calls so. NFSD's negative prompt is the portrait spoiled, with its
+    own landmarks. A backbone that can be shown the render beside its latents is not shown it: it would find no noise in
+    it.
 
     Args:
         config: the run's configuration.
@@ -55,7 +52,7 @@ class ScoreDistillation:
         self._reference = prepare_reference(reference, backbone, background)
         self._negative: ReferenceState | None = None
         if self._config.method == "nfsd":
-            self._negative = prepare_reference(_blurred(reference, background), backbone, background)
+            self._negative = prepare_reference(spoiled(reference, background, config.seed), backbone, background)
 
     def __call__(self, renders: Tensor, landmarks: LandmarkTrack, rng: np.random.Generator) -> Tensor:
         """A scalar whose gradient with respect to the latents is the method's direction, over their number.
@@ -130,13 +127,3 @@ def refuse_distribution(config: DistillationConfig) -> None:
             f"distillation.method={config.method} asks the diffusion model in every training iteration, "
             "which runs in one process only: add --serial"
         )
-
-
-def _blurred(reference: Reference, background: tuple[float, float, float]) -> Reference:
-    """The portrait on the background, blurred until only its colours are left."""
-    side = reference.image.shape[0]
-    picture, _ = composite(reference.image, background, side)
-    image = Image.fromarray((picture * 255).round().to(torch.uint8).numpy())
-    blurred = np.asarray(image.filter(ImageFilter.GaussianBlur(_BLUR * side)))
-    opaque = np.full((side, side, 1), 255, np.uint8)
-    return dataclasses.replace(reference, image=np.concatenate([blurred, opaque], -1))
