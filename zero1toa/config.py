@@ -158,6 +158,9 @@ class DiffusionConfig:
     """Steps over the whole noise range; a strength below 1 uses its last part."""
     guidance: float = 3.5
     """Classifier-free guidance when denoising."""
+    guidance_rescale: float = 0.0
+    """Share (phi) by which a guided prediction is brought back to the spread of the conditional one, against the
+    overexposure of strong guidance at zero terminal SNR (Lin et al. 2023, sec. 3.4: 0.7); 0 is off (paper)."""
     inversion_guidance: float = 1.0
     """Guidance during inversion; other values than 1 break the round trip."""
     start: str = "auto"

@@ -116,6 +116,18 @@ def test_guidance_is_its_formula(backbone: VideoBackbone) -> None:
         torch.testing.assert_close(together, null + guidance * (conditional - null), atol=1e-4, rtol=1e-4)
 
 
+def test_rescaled_guidance_has_the_spread_of_the_conditional_prediction(backbone: VideoBackbone) -> None:
+    latents, reference, control = _latents(backbone), _references(backbone), backbone.prepare_control(_frames(3))
+    conditional = backbone.predict(latents, 999, reference, control, conditional=True)
+    null = backbone.predict(latents, 999, reference, control, conditional=False)
+    for clip in range(len(latents)):
+        wanted, other = conditional[clip].double(), null[clip].double()
+        mixed = other + 2.5 * (wanted - other)
+        expected = 0.7 * mixed * (wanted.var() / mixed.var()).sqrt() + 0.3 * mixed
+        together = backbone.predict_guided(latents, 999, reference, control, 2.5, 0.7)[clip]
+        torch.testing.assert_close(together.double(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_only_the_conditional_prediction_sees_the_reference(backbone: VideoBackbone) -> None:
     latents, control = _latents(backbone), backbone.prepare_control(_frames(3))
     one, other = _references(backbone, 1), _references(backbone, 5)

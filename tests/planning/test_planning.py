@@ -100,6 +100,13 @@ def test_evaluations_by_hand():
     # Half of the range, two fixed-point iterations: (1 + 2) * 5 up, guided 5 down.
     half = work("aniportrait", steps=10, strength=0.5, fixed_point_iterations=2, guidance=2.0)
     assert (half.single_frames, half.guided_frames) == (15 * 16, 5 * 16)
+    # Rescaling is arithmetic on both predictions and asks for no third.
+    assert (
+        work("aniportrait", steps=10, strength=0.5, fixed_point_iterations=2, guidance=2.0, guidance_rescale=0.7)
+        == half
+    )
+    with pytest.raises(ConfigError, match="guidance_rescale"):
+        work("aniportrait", guidance_rescale=2.0)
     # Guidance 1 needs one evaluation; the compact backbone starts from noise, so nothing is inverted.
     once = work("compact", frames=8, steps=10, strength=0.1, guidance=1.0, keep_detail=True)
     assert (once.frame_evaluations, once.calls, once.encoded_frames, once.decoded_frames) == (8, 1, 8, 16)

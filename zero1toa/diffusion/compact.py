@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zero1toa.diffusion.autoencoder import STRIDE, Autoencoder, AutoencoderConfig
+from zero1toa.diffusion.guidance import guide
 from zero1toa.diffusion.landmark_map import draw_control
 from zero1toa.diffusion.protocol import BackboneSpec
 from zero1toa.diffusion.schedule import LINEAR_ZERO_SNR, NoiseSchedule
@@ -205,14 +206,20 @@ class CompactBackbone:
         return self._run(latents, timestep, reference, control, len(latents) if conditional else 0)
 
     def predict_guided(
-        self, latents: Tensor, timestep: int, reference: ReferenceBank, control: CompactControl, guidance: float
+        self,
+        latents: Tensor,
+        timestep: int,
+        reference: ReferenceBank,
+        control: CompactControl,
+        guidance: float,
+        rescale: float = 0.0,
     ) -> Tensor:
-        """``uncond + guidance * (cond - uncond)`` in one pass; the null branch drops only the reference."""
+        """:func:`~zero1toa.diffusion.guidance.guide` over one pass; the null branch drops only the reference."""
         source = None if control.source is None else torch.cat([control.source] * 2)
         both = CompactControl(torch.cat([control.features] * 2), source)
         output = self._run(torch.cat([latents] * 2), timestep, reference, both, len(latents))
         conditional, null = output.chunk(2)
-        return null + guidance * (conditional - null)
+        return guide(conditional, null, guidance, rescale)
 
     @torch.no_grad()
     def _run(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zero1toa.diffusion.guidance import guide
 from zero1toa.diffusion.protocol import BackboneSpec, ControlState, ReferenceState
 from zero1toa.diffusion.schedule import LINEAR_ZERO_SNR, NoiseSchedule
 from zero1toa.types import LandmarkTrack
@@ -94,11 +95,17 @@ class FakeBackbone:
         return alpha * sigma * surprise - sigma * (mean + alpha * _STD**2 * surprise)
 
     def predict_guided(
-        self, latents: Tensor, timestep: int, reference: ReferenceState, control: ControlState, guidance: float
+        self,
+        latents: Tensor,
+        timestep: int,
+        reference: ReferenceState,
+        control: ControlState,
+        guidance: float,
+        rescale: float = 0.0,
     ) -> Tensor:
-        """``uncond + guidance * (cond - uncond)``."""
+        """:func:`~zero1toa.diffusion.guidance.guide` over two calls."""
         null = self.predict(latents, timestep, reference, control, conditional=False)
-        return null + guidance * (self.predict(latents, timestep, reference, control, conditional=True) - null)
+        return guide(self.predict(latents, timestep, reference, control, conditional=True), null, guidance, rescale)
 
 
 def load(device: torch.device, dtype: torch.dtype) -> FakeBackbone:

@@ -96,7 +96,13 @@ class VideoBackbone(Protocol):
         ...
 
     def predict_guided(
-        self, latents: Tensor, timestep: int, reference: ReferenceState, control: ControlState, guidance: float
+        self,
+        latents: Tensor,
+        timestep: int,
+        reference: ReferenceState,
+        control: ControlState,
+        guidance: float,
+        rescale: float = 0.0,
     ) -> Tensor:
-        """Classifier-free guidance, ``uncond + guidance * (cond - uncond)``; both halves in one call if that pays."""
+        """Both predictions, in one call if that pays, mixed by :func:`zero1toa.diffusion.guidance.guide`."""
         ...

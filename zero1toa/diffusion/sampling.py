@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zero1toa.diffusion.guidance import check_rescale
 from zero1toa.diffusion.inversion import Predict, invert
 from zero1toa.diffusion.protocol import ControlState, ReferenceState, VideoBackbone
 from zero1toa.diffusion.schedule import CLEAN, NoiseSchedule
@@ -49,6 +50,7 @@ def refine_latents(
     strength: float = 1.0,
     guidance: float = 1.0,
     inversion_guidance: float = 1.0,
+    guidance_rescale: float = 0.0,
     fixed_point_iterations: int = 0,
     noise: Tensor | None = None,
 ) -> Tensor:
@@ -67,6 +69,8 @@ def refine_latents(
         strength: share of the range to go up and down (1 = to pure noise, as in the paper; 0 changes nothing).
         guidance: classifier-free guidance when denoising.
         inversion_guidance: guidance during inversion; the round trip holds only at 1.
+        guidance_rescale: rescaling of guidance other than 1, in both directions, see
+            :func:`zero1toa.diffusion.guidance.guide`.
         fixed_point_iterations: extra evaluations per inversion step.
         noise: from :func:`seeded_noise`, put on the latents instead of inverting them.
 
@@ -74,20 +78,21 @@ def refine_latents(
         Refined clean latents ``[B, T, C, h, w]`` float32.
 
     Raises:
-        ConfigError: for impossible ``steps`` or ``strength``, or a clip longer than the backbone takes, at once
-            or in windows.
+        ConfigError: for impossible ``steps``, ``strength`` or ``guidance_rescale``, or a clip longer than the backbone
+            takes, at once or in windows.
     """
     frames = latents.shape[1]
     check_length(backbone.spec, frames)
+    check_rescale(guidance_rescale)
     schedule = NoiseSchedule.from_config(backbone.spec.scheduler)
     timesteps = schedule.timesteps(steps, strength)
     if noise is None:
-        up = windowed(backbone, reference, control, inversion_guidance, frames, timesteps)
+        up = windowed(backbone, reference, control, inversion_guidance, frames, timesteps, guidance_rescale)
         start = invert(up, schedule, latents, timesteps, fixed_point_iterations)
     elif timesteps:
         alpha, sigma = schedule.level(timesteps[0])
         start = alpha * latents.float() + sigma * noise
     else:
         start = latents.float()
-    down = windowed(backbone, reference, control, guidance, frames, timesteps)
+    down = windowed(backbone, reference, control, guidance, frames, timesteps, guidance_rescale)
     return denoise(down, schedule, start, timesteps)

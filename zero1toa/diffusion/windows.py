@@ -57,11 +57,13 @@ def windowed(
     guidance: float,
     frames: int,
     timesteps: Sequence[int],
+    rescale: float = 0.0,
 ) -> Predict:
     """The model as a function of a whole clip's latents and a timestep.
 
     Predictions of a frame in several windows are averaged with equal weights. Guidance is linear in both predictions
-    it mixes, so averaging guided predictions is the same as averaging each of them before.
+    it mixes, so averaging guided predictions is the same as averaging each of them before. Rescaled guidance is not:
+    each window is brought to its own spread, being all that the model sees at once.
 
     Args:
         backbone: the diffusion model.
@@ -71,6 +73,7 @@ def windowed(
         frames: length of the clip.
         timesteps: of the run, noisiest first: a model whose windows move from step to step moves them by a timestep's
             place in this list, in both directions.
+        rescale: of the guidance, see :func:`zero1toa.diffusion.guidance.guide`.
 
     Raises:
         ConfigError: for a clip that the backbone does not take.
@@ -84,7 +87,7 @@ def windowed(
     def predict(latents: Tensor, timestep: int, view: ControlState) -> Tensor:
         if guidance == 1.0:
             return backbone.predict(latents, timestep, reference, view, conditional=True)
-        return backbone.predict_guided(latents, timestep, reference, view, guidance)
+        return backbone.predict_guided(latents, timestep, reference, view, guidance, rescale)
 
     def whole(latents: Tensor, timestep: int) -> Tensor:
         shift = spec.window_shift * places[timestep]

@@ -90,7 +90,9 @@ class CountingBackbone:
         self.work.single_frames += latents.shape[1]
         return torch.zeros_like(latents)
 
-    def predict_guided(self, latents: Tensor, timestep: int, reference: None, control: None, guidance: float) -> Tensor:
+    def predict_guided(
+        self, latents: Tensor, timestep: int, reference: None, control: None, guidance: float, rescale: float = 0.0
+    ) -> Tensor:
         """Zeros; two evaluations."""
         self.work.calls += 2
         self.work.guided_frames += latents.shape[1]

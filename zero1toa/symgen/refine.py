@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zero1toa.config import Config, DiffusionConfig
+from zero1toa.diffusion.guidance import check_rescale
 from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
 from zero1toa.diffusion.sampling import refine_latents, seeded_noise
 from zero1toa.errors import ConfigError
@@ -28,7 +29,7 @@ def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
     """Load the configured backbone and check that it takes the configured clips.
 
     Raises:
-        ConfigError: for an unknown backbone, option or start, or clips longer than it takes.
+        ConfigError: for an unknown backbone, option or start, an impossible rescaling, or clips longer than it takes.
         AssetError: if its weights are not installed.
     """
     from zero1toa.diffusion.registry import load_backbone
@@ -40,6 +41,7 @@ def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
             f"most {backbone.spec.max_frames} frames"
         )
     starts_from_noise(config.diffusion, backbone)
+    check_rescale(config.diffusion.guidance_rescale)
     return backbone
 
 
@@ -124,6 +126,7 @@ def refine(
             strength=config.strength,
             guidance=config.guidance,
             inversion_guidance=config.inversion_guidance,
+            guidance_rescale=config.guidance_rescale,
             fixed_point_iterations=config.fixed_point_iterations,
             noise=noise,
         )

@@ -19,6 +19,7 @@ from zero1toa.diffusion.animator.acceleration import attention_kernels, compile_
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.drawing import DrawingStyle, draw_track
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
+from zero1toa.diffusion.guidance import guide
 from zero1toa.diffusion.protocol import BackboneSpec
 from zero1toa.types import LandmarkTrack
 
@@ -181,11 +182,17 @@ class AnimatorBackbone(abc.ABC):
         return self._run(latents, timestep, reference, control, "conditional" if conditional else "null")
 
     def predict_guided(
-        self, latents: Tensor, timestep: int, reference: AnimatorReference, control: AnimatorControl, guidance: float
+        self,
+        latents: Tensor,
+        timestep: int,
+        reference: AnimatorReference,
+        control: AnimatorControl,
+        guidance: float,
+        rescale: float = 0.0,
     ) -> Tensor:
-        """``uncond + guidance * (cond - uncond)`` in one pass."""
+        """:func:`~zero1toa.diffusion.guidance.guide` over one pass."""
         conditional, null = self._run(latents, timestep, reference, control, "both").chunk(2)
-        return null + guidance * (conditional - null)
+        return guide(conditional, null, guidance, rescale)
 
     @torch.no_grad()
     def _run(
