@@ -44,6 +44,10 @@ class AssetError(UserError):
     """An external weight is missing, or a given file is not what its name says."""
 
 
+class DeviceMemoryError(UserError):
+    """A GPU has too little memory; the message says how much is needed and which settings fit."""
+
+
 class OutputError(UserError):
     """The output folder cannot be written, is full, or belongs to another configuration."""
 

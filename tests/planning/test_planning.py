@@ -69,10 +69,18 @@ def test_the_papers_cost_by_hand(paper):
     assert paper.gaussians == 10 * len(load_head("canonical").faces)
     assert paper.clips_gib == pytest.approx(40 * 16 * 512 * 512 * 3 / 2**30)
     assert paper.weights_gib == pytest.approx(2 * sum(paper.parameters.values()) / 2**30)
-    assert paper.activations_gib is None
-    assert any("activations of 'follow_your_emoji' were not measured" in note for note in paper.notes)
+    assert paper.activations_gib == pytest.approx(8.8e9 / 2**30 - paper.weights_gib)
+    assert any(note.startswith("memory: activations after a measurement on one NVIDIA H100") for note in paper.notes)
     assert any(note.startswith("refinement: predicted for one NVIDIA H100") for note in paper.notes)
     assert any(note.startswith("training: predicted for one NVIDIA H200") for note in paper.notes)
+
+
+def test_the_fast_preset_asks_for_two_fifths(paper, head):
+    fast = plan_run(load(["preset=fast", "diffusion.backbone=follow_your_emoji"]), head)
+    assert fast.schedule == paper.schedule
+    # 20 steps at half strength are 10 up and 10 guided down: 30 calls instead of 75.
+    assert (fast.work.calls, fast.work.frame_evaluations) == (30, 30 * 16)
+    assert fast.evaluations == pytest.approx(0.4 * paper.evaluations)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +133,7 @@ def test_score_distillation_by_hand(head):
     sds = planned("sds")  # one conditional and one unconditional evaluation of 8 frames in each of 10 000 iterations
     assert (sds.work.frame_evaluations, sds.evaluations, sds.schedule.requests) == (16, 160_000, ())
     assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0578 + 8 * 0.0503) / 16)
+    assert sds.activations_gib is None  # going back through the encoder was not measured
     # A third evaluation, under the negative condition, for noise levels from 0.2 on: of [0.02, 0.98] a share of 78/96.
     assert planned("nfsd").work.frame_evaluations == pytest.approx(8 * (2 + 78 / 96), abs=8 * 0.08)
     # t = 200 always: inversion at 0 and 150, then both evaluations.
@@ -156,6 +165,9 @@ def test_parameters_of_the_shipped_weights():
 
 
 def test_unmeasured_things_have_no_figure(head):
+    aniportrait = plan_run(load(["preset=paper", "diffusion.backbone=aniportrait"]), head)
+    assert aniportrait.activations_gib is None
+    assert any("activations of 'aniportrait' were not measured" in note for note in aniportrait.notes)
     plan = plan_run(load(["preset=preview"]), head)
     assert (plan.teraflop, plan.refinement_seconds, plan.raster_seconds) == (None, None, None)
     assert plan.evaluations > 0

@@ -7,13 +7,13 @@ import dataclasses
 from zero1toa.avatar.initialisation import orders_per_face
 from zero1toa.config import Config
 from zero1toa.diffusion.facts import backbone_spec, parameter_counts
+from zero1toa.diffusion.memory import PEAKS, activations_gib, weights_gib
 from zero1toa.head.protocol import HeadModel
 from zero1toa.planning.counting import Work, count_distillation, count_work
-from zero1toa.planning.rates import ACTIVATIONS_GIB, DIFFUSION, RASTER, DiffusionRate
+from zero1toa.planning.rates import DIFFUSION, RASTER, DiffusionRate
 from zero1toa.planning.schedule import PlannedSchedule, plan_schedule
 
 _GIB = 2**30
-_BYTES = {"auto": 2, "bfloat16": 2, "float32": 4}  # ``auto`` is bfloat16 on a GPU, which is what is predicted for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +91,9 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
             f"training: predicted for {RASTER.gpu} ({RASTER.source}); rasterising alone, since perceptual loss, "
             "optimiser and landmarks were not measured"
         )
-    activations = ACTIVATIONS_GIB.get(name)
-    if parameters and activations is None:
-        notes.append(
-            f"memory: weights and dataset are counted; activations of '{name}' were not measured and come on top"
-        )
+    activations = None if distilled else activations_gib(name, config.curriculum.frames)
+    if parameters:
+        notes.append(_memory_note(name, diffusion.dtype, config.curriculum.frames, activations))
     changes: dict[str, int] | None = None if config.avatar.by_region else {}
     orders = orders_per_face(head, head.vertices(head.neutral()), config.avatar.gaussians_per_triangle, changes)
     clips = len({request.key for request in schedule.requests})
@@ -110,7 +108,7 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
         raster_seconds=raster,
         gaussians=int((orders * (orders + 1) // 2).sum()),
         parameters=parameters,
-        weights_gib=sum(parameters.values()) * _BYTES.get(diffusion.dtype, 2) / _GIB,
+        weights_gib=weights_gib(name, diffusion.dtype) if parameters else 0.0,
         clips_gib=clips * config.curriculum.frames * frame_bytes / _GIB,
         activations_gib=activations if diffusion.enabled else 0.0,
         notes=tuple(notes),
@@ -121,6 +119,15 @@ def _rate_note(name: str, rate: DiffusionRate | None) -> str:
     if rate is None:
         return f"refinement: no rate is known for the backbone '{name}', so no time is predicted"
     return f"refinement: predicted for {rate.gpu}; {rate.source}"
+
+
+def _memory_note(name: str, dtype: str, frames: int, activations: float | None) -> str:
+    if activations is None:
+        return f"memory: weights and dataset are counted; activations of '{name}' were not measured and come on top"
+    note = f"memory: activations after a measurement on {PEAKS[name].source}"
+    if frames != PEAKS[name].frames:
+        note += f", for {frames} frames on the line through one and two such clips at once"
+    return f"{note}, in bfloat16; float32 takes more" if dtype == "float32" else note
 
 
 def _update_teraflop(work: Work, rate: DiffusionRate) -> float:

@@ -1,7 +1,7 @@
 """Measured rates, each with the machine it was measured on. A new measurement replaces a number here, and only here.
 
 Nothing is scaled to another GPU, and a backbone that was not measured has no rate: a prediction says whose rates it
-used, or that there are none.
+used, or that there are none. Memory stands in :mod:`zero1toa.diffusion.memory`, which refuses runs by it.
 """
 
 from __future__ import annotations
@@ -97,6 +97,3 @@ RASTER = RasterRate(
     eight=0.00387,
 )
 """Rate of the rasteriser. The other parts of a training iteration (perceptual loss, optimiser) were not measured."""
-
-ACTIVATIONS_GIB: dict[str, float] = {}
-"""Peak of a refinement's activations by backbone, GiB beyond the weights. None has been measured yet."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zero1toa.config import Config, DiffusionConfig
 from zero1toa.diffusion.guidance import check_rescale
+from zero1toa.diffusion.memory import check_memory, explained
 from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
 from zero1toa.diffusion.sampling import refine_latents, seeded_noise
 from zero1toa.errors import ConfigError
@@ -31,10 +32,14 @@ def load_refiner(config: Config, device: torch.device) -> VideoBackbone:
     Raises:
         ConfigError: for an unknown backbone, option or start, an impossible rescaling, or clips longer than it takes.
         AssetError: if its weights are not installed.
+        DeviceMemoryError: if they do not fit into the GPU's memory.
     """
     from zero1toa.diffusion.registry import load_backbone
 
-    backbone = load_backbone(config.diffusion.backbone, device, config.diffusion.dtype, config.diffusion.options)
+    check_memory(config, device)
+    name, dtype, options = config.diffusion.backbone, config.diffusion.dtype, config.diffusion.options
+    with explained(config, device, f"to load the backbone '{name}'"):
+        backbone = load_backbone(name, device, dtype, options)
     if config.curriculum.frames > backbone.spec.max_frames and backbone.spec.window_overlap is None:
         raise ConfigError(
             f"curriculum.frames={config.curriculum.frames}, but the backbone '{backbone.spec.name}' takes clips of at "

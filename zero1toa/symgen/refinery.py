@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from zero1toa.config import Config
-from zero1toa.diffusion.protocol import ReferenceState
+from zero1toa.diffusion.memory import explained
+from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
 from zero1toa.errors import ZeroOneError
 from zero1toa.symgen.admission import admit
 from zero1toa.symgen.refine import load_refiner, prepare_reference, refine
@@ -75,11 +76,12 @@ class Refiner:
     Raises:
         ConfigError: for an unknown backbone, or clips longer than it takes.
         AssetError: if its weights are not installed.
+        DeviceMemoryError: if they do not fit into the GPU's memory.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        self._config = config.diffusion
-        self._background = config.render.background
+        self._config = config
+        self._device = device
         self.backbone = load_refiner(config, device) if config.diffusion.enabled else None
         self._states: OrderedDict[str, ReferenceState] = OrderedDict()
 
@@ -94,17 +96,28 @@ class Refiner:
 
         Returns:
             Refined pictures, shaped as the render, and seconds by phase.
+
+        Raises:
+            DeviceMemoryError: if the GPU's memory runs out.
         """
         if self.backbone is None:
             return request.frames, {}
+        with explained(self._config, self._device, "to refine a clip"):
+            return self._refine(self.backbone, request, reference)
+
+    def _refine(
+        self, backbone: VideoBackbone, request: RefineRequest, reference: Callable[[], Reference]
+    ) -> tuple[NDArray[np.uint8], dict[str, float]]:
+        background = self._config.render.background
         start = time.perf_counter()
         if request.avatar not in self._states:
-            self._states[request.avatar] = prepare_reference(reference(), self.backbone, self._background)
+            self._states[request.avatar] = prepare_reference(reference(), backbone, background)
             if len(self._states) > _REFERENCES:
                 self._states.popitem(last=False)
         self._states.move_to_end(request.avatar)
         prepared = time.perf_counter() - start
-        frames, seconds = refine(request, self.backbone, self._states[request.avatar], self._config, self._background)
+        state = self._states[request.avatar]
+        frames, seconds = refine(request, backbone, state, self._config.diffusion, background)
         return frames, {**seconds, "encode": seconds["encode"] + prepared}
 
 

@@ -1,0 +1,148 @@
+"""Too little GPU memory: what is needed by hand, what is said, and how a run ends. No GPU: its memory is made up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from zero1toa.cli import app
+from zero1toa.config import Config, load
+from zero1toa.diffusion import registry
+from zero1toa.diffusion.facts import parameter_counts
+from zero1toa.diffusion.fake import FakeBackbone
+from zero1toa.diffusion.memory import check_memory, explained, needed_gib, settings_that_fit
+from zero1toa.errors import DeviceMemoryError
+from zero1toa.symgen.refine import load_refiner
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "symgen"))
+CUDA = torch.device("cuda")
+EMOJI = "diffusion.backbone=follow_your_emoji"
+
+
+def _paper(*overrides: str) -> Config:
+    return load(["preset=paper", *overrides])
+
+
+def _gpu(monkeypatch: pytest.MonkeyPatch, free: float, total: float = 24.0) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * 2**30), int(total * 2**30)))
+
+
+def _complaint(config: Config) -> str:
+    with pytest.raises(DeviceMemoryError) as caught:
+        check_memory(config, CUDA)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("frames", "peak"), [(16, 8.8e9), (32, 9.6e9), (24, 9.2e9), (8, 8.4e9), (100, 9.6e9)]
+)  # measured, measured, between, below; nothing is known beyond two clips
+def test_the_need_is_the_measured_peak(frames: int, peak: float) -> None:
+    assert needed_gib(_paper(EMOJI, f"curriculum.frames={frames}")) == pytest.approx(peak / 2**30)
+
+
+def test_other_types_and_backbones_by_hand() -> None:
+    emoji, ani = (sum(parameter_counts(name).values()) for name in ("follow_your_emoji", "aniportrait"))
+    whole = needed_gib(_paper(EMOJI, "diffusion.dtype=float32"))
+    assert whole == pytest.approx((8.8e9 + 2 * emoji) / 2**30)  # twice the weights; activations at least as in bfloat16
+    assert needed_gib(_paper("diffusion.backbone=aniportrait")) == pytest.approx(2 * ani / 2**30)
+    assert needed_gib(_paper(EMOJI, "distillation.method=sds")) == pytest.approx(2 * emoji / 2**30)
+    assert needed_gib(_paper("diffusion.backbone=mine")) is None
+
+
+def test_a_backbone_that_cannot_fit_is_refused_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    _gpu(monkeypatch, 6.0)
+    monkeypatch.setattr(registry, "load_backbone", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(
+        DeviceMemoryError, match="too little GPU memory to load the backbone 'follow_your_emoji'"
+    ) as error:
+        load_refiner(_paper(EMOJI), CUDA)
+    weights = 2 * sum(parameter_counts("follow_your_emoji").values()) / 2**30
+    for words in (
+        "of its 24.0 GiB 6.0 are free",
+        f"at least 8.2 GiB: {weights:.1f} for weights and {8.8e9 / 2**30 - weights:.1f} for a clip of 16 frames",
+        "one NVIDIA H100",
+        "diffusion.backbone=compact (weights alone 0.02 GiB)",
+    ):
+        assert words in str(error.value)
+    assert "curriculum.frames" not in str(error.value)  # a single frame needs 7.5 GiB
+    assert "bfloat16" not in str(error.value)  # it is that already
+
+
+def test_what_fits_is_offered_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 0.05e9 bytes a frame below 8.8e9 at 16: 8.0 GiB hold (8.0 * 2**30 - 8.0e9) / 0.05e9 = 11.8 frames.
+    _gpu(monkeypatch, 8.0)
+    assert "curriculum.frames=11 (at least 7.96 GiB)" in _complaint(_paper(EMOJI))
+    _gpu(monkeypatch, 10.0)
+    text = _complaint(_paper(EMOJI, "diffusion.dtype=float32"))
+    assert "diffusion.dtype=bfloat16 (at least 8.20 GiB)" in text
+    assert "curriculum.frames" not in text
+    _gpu(monkeypatch, 3.0)
+    text = _complaint(_paper("diffusion.backbone=aniportrait"))
+    assert "the weights of 'aniportrait' alone need" in text
+    assert "these settings fit: diffusion.backbone=compact" in text
+    _gpu(monkeypatch, 0.01)
+    assert "no setting is known to fit" in _complaint(_paper(EMOJI))
+    assert settings_that_fit(_paper(), 100.0) == []  # compact needs the least
+
+
+def test_what_can_fit_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _gpu(monkeypatch, 8.3)
+    check_memory(_paper(EMOJI), CUDA)
+    _gpu(monkeypatch, 0.0)
+    check_memory(_paper("diffusion.backbone=mine"), CUDA)  # nothing is known of it
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: pytest.fail("a CPU was asked"))
+    check_memory(_paper(EMOJI), torch.device("cpu"))
+
+
+def test_memory_that_torch_keeps_for_this_process_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    _gpu(monkeypatch, 5.0)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * 2**30)
+    check_memory(_paper(EMOJI), CUDA)
+    with (
+        pytest.raises(DeviceMemoryError, match=r"of its 24.0 GiB 9.0 are free and 2.0 held by this process"),
+        explained(_paper(EMOJI), CUDA, "to refine a clip"),
+    ):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), explained(_paper(), CUDA, "to refine a clip"):
+        raise RuntimeError("a bug")
+
+
+class _Hungry(FakeBackbone):
+    calls = 0
+
+    def predict(self, *arguments, **keywords):
+        _Hungry.calls += 1
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_running_out_while_refining_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tiny import tiny_config, tiny_portrait
+
+    from zero1toa.commands import generate
+    from zero1toa.symgen.loop import generate_serial
+
+    _gpu(monkeypatch, 1.0, 8.0)
+    monkeypatch.setitem(registry._LOADERS, "hungry", lambda device, dtype: _Hungry(device))
+    config = tiny_config("diffusion.backbone=hungry")
+    monkeypatch.setattr(
+        generate, "generate_avatar", lambda *_, **__: generate_serial(tiny_portrait(), config, tmp_path)
+    )
+    _Hungry.calls = 0
+    result = CliRunner().invoke(app, ["generate", "photo.jpg", "-o", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: too little GPU memory to refine a clip: of its 8.0 GiB 1.0 are free; ")
+    assert "what 'hungry' needs is not known" in result.stderr
+    assert "these settings fit: diffusion.backbone=compact" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert _Hungry.calls == 1  # trying again would not help
