@@ -21,8 +21,8 @@ def test_presets_load_and_name_themselves(name: str):
     assert config.load([f"preset={name}"]).preset == name
 
 
-def test_the_three_presets_exist():
-    assert {"preview", "standard", "paper"} <= set(config.presets())
+def test_the_presets_exist():
+    assert {"preview", "standard", "paper", "fast"} <= set(config.presets())
 
 
 def test_paper_preset_is_the_paper():
@@ -53,6 +53,31 @@ def test_paper_preset_says_every_number_itself_and_where_it_is_from():
     assert (said.avatar.gaussians_per_triangle, said.avatar.lid_opacity) == (10, 0.9)
     assert (said.curriculum.fovy, said.curriculum.temporal_azimuth) == ((40.0, 70.0), (-15.0, 15.0))
     assert (said.curriculum.spatial_azimuth[1], said.curriculum.spatial_elevation) == (60.0, (-15.0, 15.0))
+
+
+def test_fast_preset_is_the_paper_but_for_steps_and_strength():
+    paper, fast = config.load(["preset=paper"]), config.load(["preset=fast"])
+    assert (fast.preset, fast.diffusion.steps, fast.diffusion.strength) == ("fast", 20, 0.5)
+    same = dataclasses.replace(fast.diffusion, steps=paper.diffusion.steps, strength=paper.diffusion.strength)
+    assert dataclasses.replace(fast, preset="paper", diffusion=same) == paper
+
+
+def test_a_preset_builds_on_the_one_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(config, "config_folder", lambda: tmp_path)
+    (tmp_path / "preset").mkdir()
+    files = {
+        "ground": "loop: {iterations: 1, batch_frames: 2, update_interval: 3}\n",
+        "middle": "preset: ground\nloop: {iterations: 4, batch_frames: 5}\n",
+        "top": "preset: middle\nloop: {iterations: 6}\n",
+        "lost": "preset: grund\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "preset" / f"{name}.yaml").write_text(text)
+    merged = config.load(["preset=top"])
+    loop = merged.loop
+    assert (merged.preset, loop.iterations, loop.batch_frames, loop.update_interval) == ("top", 6, 5, 3)
+    with pytest.raises(ConfigError, match="there is no preset 'grund'; did you mean 'ground'"):
+        config.load(["preset=lost"])
 
 
 def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path):

@@ -1,7 +1,8 @@
 """Configuration: structured dataclasses, one per package, every field documented.
 
 A run's configuration is ``preset file < user file < key=value``, merged by OmegaConf against these dataclasses, so an
-unknown key or a wrong type fails before any work is done, with the nearest valid name.
+unknown key or a wrong type fails before any work is done, with the nearest valid name. A preset whose file has a
+``preset`` key itself builds on that one.
 """
 
 from __future__ import annotations
@@ -341,11 +342,8 @@ def load(overrides: Sequence[str] = (), file: Path | None = None) -> Config:
     values = _parse(overrides)
     from_file = _read(file) if file is not None else OmegaConf.create({})
     preset = str(values.get("preset", from_file.get("preset", "preview")))
-    path = config_folder() / "preset" / f"{preset}.yaml"
-    if not path.is_file():
-        raise ConfigError(f"there is no preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
     merged = OmegaConf.structured(Config)
-    for layer in (_read(path), from_file, values):
+    for layer in (*_preset_layers(preset), from_file, values):
         merged = _merge(merged, layer)
     merged.preset = preset
     config = OmegaConf.to_object(merged)
@@ -356,6 +354,16 @@ def load(overrides: Sequence[str] = (), file: Path | None = None) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain nested dictionary, for bundles and logs."""
     return dataclasses.asdict(config)
+
+
+def _preset_layers(name: str) -> list[DictConfig]:
+    """The preset's file, after those of the presets that it builds on, named by its own ``preset`` key."""
+    path = config_folder() / "preset" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"there is no preset '{name}'{nearest(name, presets())}; presets: {', '.join(presets())}")
+    layer = _read(path)
+    base = layer.get("preset")
+    return [layer] if base is None else [*_preset_layers(str(base)), layer]
 
 
 def _read(path: Path) -> DictConfig:
