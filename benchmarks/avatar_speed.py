@@ -254,7 +254,7 @@ def paper(bench: Bench) -> None:
     bench.note("  of it the rest, mostly writing the dataset", loop - sum(result.timings.values()), "s")
     bench.note("whole schedule, extrapolated", (setup + SHARE * loop) / 60, "min")
     plan = plan_run(bench.config(f"diffusion.backbone={name}", "diffusion.landmarks=project"), bench.head)
-    known = [part for part in (plan.refinement_seconds, plan.raster_seconds) if part is not None]
+    known = [part for part in (plan.refinement_seconds, plan.training_seconds) if part is not None]
     bench.note("whole schedule, as zero1toa plan predicts", sum(known) / 60, "min")
 
 

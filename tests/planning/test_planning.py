@@ -65,7 +65,7 @@ def test_the_papers_cost_by_hand(paper):
     assert paper.teraflop == pytest.approx(334 * 25 * (19.794 + 37.028))
     update = 25 * 0.0593 + 25 * 0.1074 + 0.0503 + 0.1138
     assert paper.refinement_seconds == pytest.approx(334 * update)
-    assert paper.raster_seconds == pytest.approx(10_000 * 0.00387)
+    assert paper.training_seconds == pytest.approx(10_000 * 0.0278)
     assert paper.gaussians == 10 * len(load_head("canonical").faces)
     assert paper.clips_gib == pytest.approx(40 * 16 * 512 * 512 * 3 / 2**30)
     assert paper.weights_gib == pytest.approx(2 * sum(paper.parameters.values()) / 2**30)
@@ -125,6 +125,14 @@ def test_evaluations_by_hand():
         work("fake", start="up")
 
 
+def test_training_is_scaled_by_frame_and_by_what_it_compares(head):
+    """On the portrait an iteration renders one picture of the eight that were measured."""
+    quarter = plan_run(load(["preset=paper", "diffusion.enabled=false", "loop.portrait_share=0.25"]), head)
+    assert quarter.training_seconds == pytest.approx(10_000 * 0.0278 * (0.25 / 8 + 0.75))
+    plain = plan_run(load(["preset=paper", "diffusion.enabled=false", "loss.perceptual=0"]), head)
+    assert plain.training_seconds == pytest.approx(10_000 * 0.0104)
+
+
 def test_score_distillation_by_hand(head):
     def planned(method, *overrides):
         values = ["preset=paper", "diffusion.backbone=aniportrait", f"distillation.method={method}", *overrides]
@@ -169,7 +177,7 @@ def test_unmeasured_things_have_no_figure(head):
     assert aniportrait.activations_gib is None
     assert any("activations of 'aniportrait' were not measured" in note for note in aniportrait.notes)
     plan = plan_run(load(["preset=preview"]), head)
-    assert (plan.teraflop, plan.refinement_seconds, plan.raster_seconds) == (None, None, None)
+    assert (plan.teraflop, plan.refinement_seconds, plan.training_seconds) == (None, None, None)
     assert plan.evaluations > 0
     assert "refinement: no rate is known for the backbone 'compact', so no time is predicted" in plan.notes
     assert "training: no rate is known for pictures of 256 pixels" in plan.notes

@@ -106,8 +106,8 @@ def _print_cost(plan: Plan, config: Config, console: Console) -> None:
         table.add_row("diffusion, minutes", f"{seconds / updates / 60:.3f}", f"{seconds / 60:.1f}")
     elif config.diffusion.enabled:
         table.add_row("diffusion, minutes", "no rate", "no rate")
-    raster = "no rate" if plan.raster_seconds is None else f"{plan.raster_seconds / 60:.1f}"
-    table.add_row("training, rasterising alone, minutes", "", raster)
+    training = "no rate" if plan.training_seconds is None else f"{plan.training_seconds / 60:.1f}"
+    table.add_row("training, minutes", "", training)
     known = plan.weights_gib + plan.clips_gib
     table.add_row(
         f"weights ({sum(plan.parameters.values()) / 1e6:.0f} M parameters), GiB", "", f"{plan.weights_gib:.2f}"
@@ -118,8 +118,8 @@ def _print_cost(plan: Plan, config: Config, console: Console) -> None:
     table.add_row("peak memory, GiB" if measured else "peak memory without activations, GiB", "", peak)
     table.add_row("Gaussians of the first avatar", "", str(plan.gaussians))
     console.print(table)
-    if plan.refinement_seconds is not None and plan.raster_seconds is not None:
-        whole = duration(plan.refinement_seconds + plan.raster_seconds)
+    if plan.refinement_seconds is not None and plan.training_seconds is not None:
+        whole = duration(plan.refinement_seconds + plan.training_seconds)
         console.print(f"Predicted, serially on the GPUs named below: at least {whole}.", soft_wrap=True)
 
 

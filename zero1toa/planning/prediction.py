@@ -10,7 +10,7 @@ from zero1toa.diffusion.facts import backbone_spec, parameter_counts
 from zero1toa.diffusion.memory import PEAKS, activations_gib, weights_gib
 from zero1toa.head.protocol import HeadModel
 from zero1toa.planning.counting import Work, count_distillation, count_work
-from zero1toa.planning.rates import DIFFUSION, RASTER, DiffusionRate
+from zero1toa.planning.rates import DIFFUSION, TRAINING, DiffusionRate
 from zero1toa.planning.schedule import PlannedSchedule, plan_schedule
 
 _GIB = 2**30
@@ -27,7 +27,7 @@ class Plan:
         evaluations: evaluations of the diffusion network in the whole run, one frame each.
         teraflop: their arithmetic, 10^12 operations.
         refinement_seconds: all refinements.
-        raster_seconds: rasterising in all training iterations, forward and backward; less than training takes.
+        training_seconds: all training iterations.
         gaussians: Gaussians of the first avatar on the embedded head.
         parameters: parameters of each of the backbone's networks.
         weights_gib: their memory.
@@ -42,7 +42,7 @@ class Plan:
     evaluations: float
     teraflop: float | None
     refinement_seconds: float | None
-    raster_seconds: float | None
+    training_seconds: float | None
     gaussians: int
     parameters: dict[str, int]
     weights_gib: float
@@ -83,14 +83,13 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
         frames = min(config.loop.batch_frames, config.curriculum.frames) if distilled else config.curriculum.frames
         if rate is not None and frames != rate.frames:
             notes.append(f"clips of {frames} frames were not measured: times are scaled by frame")
-    raster = raster_seconds(config)
-    if raster is None:
-        notes.append(f"training: no rate is known for pictures of {config.render.size} pixels")
+    training = None if distilled else training_seconds(config)
+    if training is not None:
+        notes.append(f"training: predicted for {TRAINING.gpu}; {TRAINING.source}; times are scaled by frame")
+    elif distilled:
+        notes.append("training: iterations with score distillation were not measured beside their evaluations")
     else:
-        notes.append(
-            f"training: predicted for {RASTER.gpu} ({RASTER.source}); rasterising alone, since perceptual loss, "
-            "optimiser and landmarks were not measured"
-        )
+        notes.append(f"training: no rate is known for pictures of {config.render.size} pixels")
     activations = None if distilled else activations_gib(name, config.curriculum.frames)
     if parameters:
         notes.append(_memory_note(name, diffusion.dtype, config.curriculum.frames, activations))
@@ -105,7 +104,7 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
         evaluations=times * work.frame_evaluations,
         teraflop=None if rate is None else times * _update_teraflop(work, rate),
         refinement_seconds=None if rate is None else times * _update_seconds(work, rate),
-        raster_seconds=raster,
+        training_seconds=training,
         gaussians=int((orders * (orders + 1) // 2).sum()),
         parameters=parameters,
         weights_gib=weights_gib(name, diffusion.dtype) if parameters else 0.0,
@@ -141,14 +140,15 @@ def _update_seconds(work: Work, rate: DiffusionRate) -> float:
     return total / rate.frames
 
 
-def raster_seconds(config: Config) -> float | None:
-    """Seconds that rasterising takes in all training iterations; None for a picture size without a rate.
+def training_seconds(config: Config) -> float | None:
+    """Seconds of all training iterations; None for a picture size without a rate.
 
-    Between one picture and eight at once the time is interpolated, and extrapolated beyond. Iterations on the portrait
-    render one picture.
+    Times are scaled by frame, and iterations on the portrait render one picture. The perceptual term counts as LPIPS
+    unless it is off: what stands in for it where its weights are missing takes less.
     """
-    if config.render.size != RASTER.size:
+    if config.render.size != TRAINING.size:
         return None
+    loss = config.loss
+    each = TRAINING.without if loss.perceptual == 0 or loss.perceptual_kind == "none" else TRAINING.lpips
     share, frames = config.loop.portrait_share, min(config.loop.batch_frames, config.curriculum.frames)
-    several = RASTER.one + (RASTER.eight - RASTER.one) * (frames - 1) / 7
-    return config.loop.iterations * (share * RASTER.one + (1 - share) * several)
+    return config.loop.iterations * (share + (1 - share) * frames) * each / TRAINING.frames

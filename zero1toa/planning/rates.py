@@ -37,24 +37,26 @@ class DiffusionRate:
 
 
 @dataclasses.dataclass(frozen=True)
-class RasterRate:
-    """Speed of rasterising, forward and backward.
+class TrainingRate:
+    """Speed of a training iteration on frames of one clip, everything in it.
 
     Attributes:
         gpu: what it was measured on.
         source: when and how.
         size: side of the pictures in pixels.
         gaussians: number of Gaussians.
-        one: seconds of one picture.
-        eight: seconds of eight pictures at once.
+        frames: pictures in an iteration.
+        lpips: seconds with LPIPS.
+        without: seconds without a perceptual term.
     """
 
     gpu: str
     source: str
     size: int
     gaussians: int
-    one: float
-    eight: float
+    frames: int
+    lpips: float
+    without: float
 
 
 _SOURCE = (
@@ -88,12 +90,13 @@ DIFFUSION: dict[str, DiffusionRate] = {
 }
 """Rates by backbone; both animators have the same autoencoder. The others were never timed alone on a named GPU."""
 
-RASTER = RasterRate(
+TRAINING = TrainingRate(
     gpu="one NVIDIA H200",
-    source="November 2026, gsplat 1.5.3, 100 000 Gaussians at 512 pixels, forward and backward",
+    source="2026-11-28, torch 2.11, gsplat 1.5.3, 120 560 Gaussians, 8 frames at 512 pixels (docs/performance.md)",
     size=512,
-    gaussians=100_000,
-    one=0.00138,
-    eight=0.00387,
+    gaussians=120_560,
+    frames=8,
+    lpips=0.0278,
+    without=0.0104,
 )
-"""Rate of the rasteriser. The other parts of a training iteration (perceptual loss, optimiser) were not measured."""
+"""Rate of training; landmarks, previews, checkpoints and the dataset's files come on top."""
