@@ -35,7 +35,7 @@ def test_renders_come_back_from_inversion_at_the_documented_settings() -> None:
         plain = backbone.decode(backbone.encode(frames))[0].double().numpy()
         key = SampleKey("spatial", name)
         request = RefineRequest("trip", key, 0, 0, 0, render, track, FRAMES, "compact", seed=0)
-        for steps, strength in ((50, 0.3), (25, 1.0)):
+        for steps, strength in ((25, 0.3), (25, 1.0)):
             config = DiffusionConfig(
                 start="inversion", guidance=1.0, steps=steps, strength=strength, fixed_point_iterations=1
             )
