@@ -34,7 +34,7 @@ SETTINGS: tuple[Triple, ...] = (
     *((10, strength, iterations) for strength in (0.3, 1.0) for iterations in (0, 1, 2)),
     *((25, 0.3, iterations) for iterations in (0, 1)),
     *((25, 1.0, iterations) for iterations in (0, 1, 2)),
-    (50, 0.3, 0),
+    *((50, strength, iterations) for strength in (0.3, 1.0) for iterations in (0, 1)),
 )
 """Those of the table in docs/compact_backbone.md."""
 
