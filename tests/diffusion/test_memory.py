@@ -46,10 +46,11 @@ def test_the_need_is_the_measured_peak(frames: int, peak: float) -> None:
 
 
 def test_other_types_and_backbones_by_hand() -> None:
-    emoji, ani = (sum(parameter_counts(name).values()) for name in ("follow_your_emoji", "aniportrait"))
+    emoji, echo = (sum(parameter_counts(name).values()) for name in ("follow_your_emoji", "echomimic"))
     whole = needed_gib(_paper(EMOJI, "diffusion.dtype=float32"))
     assert whole == pytest.approx((8.8e9 + 2 * emoji) / 2**30)  # twice the weights; activations at least as in bfloat16
-    assert needed_gib(_paper("diffusion.backbone=aniportrait")) == pytest.approx(2 * ani / 2**30)
+    assert needed_gib(_paper("diffusion.backbone=aniportrait")) == pytest.approx(9.4e9 / 2**30)
+    assert needed_gib(_paper("diffusion.backbone=echomimic")) == pytest.approx(2 * echo / 2**30)
     assert needed_gib(_paper(EMOJI, "distillation.method=sds")) == pytest.approx(2 * emoji / 2**30)
     assert needed_gib(_paper("diffusion.backbone=mine")) is None
 
@@ -82,8 +83,8 @@ def test_what_fits_is_offered_and_nothing_else(monkeypatch: pytest.MonkeyPatch) 
     assert "diffusion.dtype=bfloat16 (at least 8.20 GiB)" in text
     assert "curriculum.frames" not in text
     _gpu(monkeypatch, 3.0)
-    text = _complaint(_paper("diffusion.backbone=aniportrait"))
-    assert "the weights of 'aniportrait' alone need" in text
+    text = _complaint(_paper("diffusion.backbone=echomimic"))
+    assert "the weights of 'echomimic' alone need" in text
     assert "these settings fit: diffusion.backbone=compact" in text
     _gpu(monkeypatch, 0.01)
     assert "no setting is known to fit" in _complaint(_paper(EMOJI))

@@ -173,9 +173,9 @@ def test_parameters_of_the_shipped_weights():
 
 
 def test_unmeasured_things_have_no_figure(head):
-    aniportrait = plan_run(load(["preset=paper", "diffusion.backbone=aniportrait"]), head)
-    assert aniportrait.activations_gib is None
-    assert any("activations of 'aniportrait' were not measured" in note for note in aniportrait.notes)
+    echomimic = plan_run(load(["preset=paper", "diffusion.backbone=echomimic"]), head)
+    assert echomimic.activations_gib is None
+    assert any("activations of 'echomimic' were not measured" in note for note in echomimic.notes)
     plan = plan_run(load(["preset=preview"]), head)
     assert (plan.teraflop, plan.refinement_seconds, plan.training_seconds) == (None, None, None)
     assert plan.evaluations > 0

@@ -47,6 +47,12 @@ PEAKS: dict[str, MeasuredPeak] = {
         one=8.8e9,
         two=9.6e9,
     ),
+    "aniportrait": MeasuredPeak(
+        source="one NVIDIA H200, 2026-11-28, clips of 16 frames at 512 pixels (docs/performance.md)",
+        frames=16,
+        one=9.4e9,
+        two=10.3e9,
+    ),
 }
 """Peaks by backbone; the others were not measured."""
 
