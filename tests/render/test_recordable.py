@@ -16,6 +16,8 @@ def splats(images=2, count=60, seed=0):
     means = torch.rand(images, count, 2, generator=generator) * torch.tensor([110.0, 85.0]) - 20
     radii = torch.randint(0, 25, (images, count, 2), generator=generator, dtype=torch.int32)
     depths = torch.rand(images, count, generator=generator) + 0.5
+    radii[-1, -1] = 0
+    depths[(radii <= 0).any(-1)] = -1.0  # such splats are not drawn, and their depths mean nothing
     return means, radii, depths
 
 

@@ -56,9 +56,10 @@ def bin_splats(means2d: Tensor, radii: Tensor, depths: Tensor, width: int, heigh
     left, top, wide = (values.flatten()[splat] for values in (x, y, across.clamp(min=1)))
     tile = (splat // count * (rows + 1) + top + inside // wide) * columns + left + inside % wide
     total = images * (rows + 1) * columns
-    tile = torch.where(place < ends[-1], tile, total - 1)
-    # Positive floats have the order of their bits.
+    # Positive floats have the order of their bits; the depths of splats that are not drawn may be anything.
     bits = depths.flatten().contiguous().view(torch.int32)[splat].long()
+    used = place < ends[-1]
+    tile, bits = torch.where(used, tile, total - 1), torch.where(used, bits, 0)
     keys, order = torch.sort((tile << 32) | bits)
     starts = torch.searchsorted(keys, torch.arange(total, device=radii.device) << 32)
     return Bins(splat[order].int(), starts.int().view(images, rows + 1, columns), ends[-1])
