@@ -17,7 +17,6 @@ from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.protocol import HeadParams
 from zero1toa.head.registry import load_head
 from zero1toa.render.cameras import intrinsics, orbit, project
-from zero1toa.types import Portrait
 
 
 def _silhouette(head: SphereHead, params: HeadParams, viewmat: np.ndarray) -> np.ndarray:
@@ -131,21 +130,8 @@ def test_a_hat_does_not_push_ears_that_show_aside() -> None:
     across = np.flatnonzero(matte[top])
     wider = round(0.02 * float(K[0, 0]))  # 2 cm at a metre
     matte[top - wider : top, across.min() - wider : across.max() + wider] = True
-    image = np.full((SIZE, SIZE, 4), 255, np.uint8)
-    image[..., :3] = (200, 150, 120)
-    image[:top, :, :3] = 20
-    image[..., 3] = matte * 255
-    points = head.landmarks.positions(vertices, head.faces)
-    drawn = Portrait(
-        image=image,
-        landmarks=project(points, viewmat, K)[0].numpy(),
-        viewmat=viewmat.numpy(),
-        K=K.numpy(),
-        params=params,
-        arkit=np.zeros(52, np.float32),
-        residual=0.0,
-        yaw=0.0,
-    )
+    below = np.arange(SIZE)[:, None].repeat(SIZE, 1) >= top
+    drawn = dataclasses.replace(portrait(head, matte, skin=below), viewmat=viewmat.numpy(), K=K.numpy())
     found = fit_hair(head, drawn)
     assert found.covered == (False, False)
     assert found.params.offset is not None

@@ -135,17 +135,18 @@ class _Fit:
         self.above_base = _ramp((points[:, 1] - low) / (0.5 * (high - low)) - 0.2)
         self.on_face = on["face"][skin.ids] & ~self.on_scalp
         # Skin around an ear that hair covers is under that hair too.
-        bare = self.on_face & ~self._near_ears(points, covered=True)
+        bare = self.on_face & (self._from_ears(points, covered=True) >= AROUND_EARS)
         distance, _ = cKDTree(points[self.on_scalp | (self.on_face & ~bare)]).query(points)
         hairline, _ = cKDTree(points[bare]).query(points)
         self.hold = np.where(bare, 1e-3 + _ramp(distance / HAIRLINE) ** 2, 1e-5)
         # The throat and the neck's base stay where they are; hair hangs beside and behind a neck.
         front = np.maximum(_ramp((self.directions[:, 2] + 0.1) / 0.6), _ramp((-self.directions[:, 1] - 0.3) / 0.4))
         self.hold = np.where(on_neck, 1e-3 + front, self.hold)
-        self.hold = self.hold + 0.3 * self._near_ears(points, covered=False)
+        bare_ears = self._from_ears(points, covered=False)
+        self.hold = self.hold + 0.3 * (bare_ears < AROUND_EARS)
         self.high = np.minimum(np.where(on_neck, NECK, LARGEST), 0.004 + STEEPEST * hairline)
         # What lies close around an ear that shows would push it aside.
-        self.high = np.minimum(self.high, 0.001 + STEEPEST * (self._from_bare_ears(points) - BARE_EARS).clip(0))
+        self.high = np.minimum(self.high, 0.001 + STEEPEST * (bare_ears - BARE_EARS).clip(0))
         self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
 
         self.matte, self.strength = self._matte(picture[..., 3])
@@ -195,23 +196,15 @@ class _Fit:
         enough = 0.6 if max(result) < 0.6 else 0.3
         return (result[0] > enough, result[1] > enough)
 
-    def _near_ears(self, points: Array, covered: bool) -> Mask:
-        """Vertices of the skin ``[P]`` close to an ear that hair covers, or that shows."""
-        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
-        near = np.zeros(len(points), bool)
-        for sign, hidden in zip((1.0, -1.0), self.covered, strict=True):
-            ear = ears[sign * self.template[ears, 0] > 0]
-            if len(ear) and hidden == covered:
-                near |= cKDTree(self.rest[ear]).query(points)[0] < AROUND_EARS
-        return near
-
-    def _from_bare_ears(self, points: Array) -> Array:
-        """Distance of vertices of the skin ``[P]`` from the nearest ear that shows, metres; infinite without one."""
+    def _from_ears(self, points: Array, covered: bool) -> Array:
+        """Distance of vertices of the skin ``[P]`` from the nearest ear that hair covers, or that shows, metres;
+        infinite without one.
+        """
         ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
         distance = np.full(len(points), np.inf)
         for sign, hidden in zip((1.0, -1.0), self.covered, strict=True):
             ear = ears[sign * self.template[ears, 0] > 0]
-            if len(ear) and not hidden:
+            if len(ear) and hidden == covered:
                 distance = np.minimum(distance, cKDTree(self.rest[ear]).query(points)[0])
         return distance
 
