@@ -13,21 +13,17 @@ public pipelines (see ``public_structure.py``), timed in the same run. Results a
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import itertools
-import json
-import os
-import platform
 import statistics
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from figures import Figures
 from kernel_profile import profile_text
 from public_structure import PublicStructure
 from random_animator import NAMES, count_operations, prompt_of, random_backbone, sizes
@@ -48,7 +44,7 @@ LIMITS = {
 }
 
 
-class Bench:
+class Bench(Figures):
     """Measures, prints and keeps figures.
 
     Args:
@@ -57,35 +53,16 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.device = torch.device(options.device)
-        self.cuda = self.device.type == "cuda"
-        self.dtype = torch.bfloat16 if self.cuda else torch.float32
+        device = torch.device(options.device)
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.steps = 2 if options.tiny else STEPS
         self.size = 64 if options.tiny else 512
-        self.record: dict[str, Any] = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "device": torch.cuda.get_device_name() if self.cuda else platform.machine(),
-            "torch": torch.__version__,
-            "cudnn": torch.backends.cudnn.version() if self.cuda else None,
+        facts = {
+            "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
             "frames": options.frames,
             "size": self.size,
-            "results": {},
         }
-
-    def note(self, name: str, value: float, unit: str, limit: str = "") -> None:
-        """Print a figure and keep it."""
-        print(f"{name:<64} {value:12.5g} {unit:<8} {limit}", flush=True)
-        self.record["results"][name] = {"value": value, "unit": unit, "limit": limit}
-        self.options.output.mkdir(parents=True, exist_ok=True)
-        target: Path = self.options.output / "animator_speed.json"
-        partial = target.with_suffix(".part")
-        partial.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, target)
-
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        if self.cuda:
-            torch.cuda.synchronize()
+        super().__init__(device, options.output / "animator_speed.json", 64, **facts)
 
     def seconds(self, call: Callable[[], object], repeats: int = 7, warm: int = 2) -> float:
         """Median time of a call."""

@@ -13,23 +13,22 @@ Gaussians on each triangle of the embedded head. Figures are printed beside thei
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from figures import Figures
 from numpy.typing import NDArray
 from random_animator import NAMES, random_backbone
 
-from zero1toa import media
-from zero1toa.avatar.perceptual import accelerated, lpips_network
+from zero1toa.avatar import losses
+from zero1toa.avatar.perceptual import Perceptual, accelerated, lpips_network
 from zero1toa.config import Config, load
 from zero1toa.diffusion.registry import register
 from zero1toa.evaluation.live import LivePlayer
@@ -54,8 +53,8 @@ LIMITS = {
 SHARE = 10  # of the paper's schedule, a tenth
 
 
-class Bench:
-    """Prints figures and keeps them.
+class Bench(Figures):
+    """Measures, prints and keeps figures.
 
     Args:
         options: of the command line.
@@ -63,26 +62,10 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.device = torch.device(options.device)
-        self.cuda = self.device.type == "cuda"
         self.sizes = (64,) if options.tiny else (512, 1024)
         self.head = load_head("canonical")
         self.portrait = flat_portrait(self.head, self.sizes[0])
-        self.record: dict[str, Any] = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "device": torch.cuda.get_device_name() if self.cuda else platform.machine(),
-            "torch": torch.__version__,
-            "results": {},
-        }
-
-    def note(self, name: str, value: float, unit: str) -> None:
-        """Print a figure and keep it."""
-        limit = LIMITS.get(name, "")
-        print(f"{name:<44} {value:12.5g} {unit:<8} {limit}", flush=True)
-        self.record["results"][name] = {"value": value, "unit": unit, "limit": limit}
-        self.options.output.mkdir(parents=True, exist_ok=True)
-        with media.atomic_path(self.options.output / "avatar_speed.json") as partial:
-            partial.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+        super().__init__(torch.device(options.device), options.output / "avatar_speed.json", 44)
 
     def seconds(self, call: Callable[[], object], repeats: int, warm: int) -> float:
         """Median over three rounds of the time of a call, by the clock, the device idle before and after."""
@@ -91,18 +74,13 @@ class Bench:
             call()
         rounds = []
         for _ in range(3):
-            self.wait()
+            self.synchronize()
             began = time.perf_counter()
             for _ in range(repeats):
                 call()
-            self.wait()
+            self.synchronize()
             rounds.append((time.perf_counter() - began) / repeats)
         return statistics.median(rounds)
-
-    def wait(self) -> None:
-        """Wait for the device."""
-        if self.cuda:
-            torch.cuda.synchronize()
 
     def config(self, *overrides: str) -> Config:
         """The paper preset on this device."""
@@ -130,10 +108,11 @@ def flat_portrait(head: HeadModel, size: int) -> Portrait:
     )
 
 
-def with_lpips(trainer: Reconstruction, network: torch.nn.Module) -> None:
-    """Give a trainer that has no perceptual term a random one."""
-    perceptual = trainer._loss.perceptual
-    perceptual.kind, perceptual.network = "lpips", network
+def random_perceptual(device: torch.device) -> Perceptual:
+    """LPIPS with random weights."""
+    perceptual = Perceptual("none")
+    perceptual.kind, perceptual.network = "lpips", accelerated(lpips_network(None), device)
+    return perceptual
 
 
 def noisy(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -144,7 +123,7 @@ def noisy(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 def train(bench: Bench) -> None:
     """Steps a second on 8 frames of one clip: pose, rig, render, L1 and LPIPS, backward, Adam."""
-    network = accelerated(lpips_network(None), bench.device)
+    perceptual = random_perceptual(bench.device)
     for size in bench.sizes:
         config = bench.config(f"render.size={size}", "density.every=0")
         clips: dict[SampleKey, NDArray[np.uint8]] = {}
@@ -158,11 +137,11 @@ def train(bench: Bench) -> None:
             assert request is not None
             clips[request.key] = noisy(request.frames, rng)
             trainer._install(request.key, 1)
-        for label, perceptual in (("without LPIPS, ", None), ("", network)):
-            if perceptual is not None:
-                with_lpips(trainer, perceptual)
+        for label, term in (("without LPIPS, ", trainer._loss.perceptual), ("", perceptual)):
+            trainer._loss.perceptual = term
             seconds = bench.seconds(trainer.step, repeats=30, warm=10)
-            bench.note(f"training steps/s, {label}{size}²", 1 / seconds, "1/s")
+            name = f"training steps/s, {label}{size}²"
+            bench.note(name, 1 / seconds, "1/s", LIMITS.get(name, ""))
         bench.note(f"Gaussians in training, {size}²", len(trainer.gaussians), "")
         if bench.cuda:
             bench.note(f"peak memory since the start, {size}²", torch.cuda.max_memory_allocated() / 1e9, "GB")
@@ -195,7 +174,8 @@ def render(bench: Bench) -> None:
             began = time.perf_counter()
             play()
             bench.note(f"first call, {name}, {size}²", time.perf_counter() - began, "s")
-            bench.note(f"{name}, {size}²", frames / bench.seconds(play, repeats=3, warm=2), "1/s")
+            name = f"{name}, {size}²"
+            bench.note(name, frames / bench.seconds(play, repeats=3, warm=2), "1/s", LIMITS.get(name, ""))
 
 
 def paper(bench: Bench) -> None:
@@ -204,7 +184,7 @@ def paper(bench: Bench) -> None:
     backbone = random_backbone(name, bench.options.tiny, bench.device, torch.bfloat16 if bench.cuda else torch.float32,
                                compiled=bench.cuda)  # fmt: skip
     register("random", lambda device, dtype: backbone)
-    network = accelerated(lpips_network(None), bench.device)
+    perceptual = random_perceptual(bench.device)
     full = bench.config()
     short = {
         "loop.iterations": full.loop.iterations // SHARE,
@@ -219,31 +199,21 @@ def paper(bench: Bench) -> None:
     overrides = [f"{key}={value}" for key, value in short.items()]
     if bench.options.tiny:
         overrides += ["loop.iterations=4", "loop.update_interval=2", "diffusion.steps=2", "render.size=64"]
-    original = Reconstruction.__init__
+    started: list[float] = []
 
-    def begin(self: Reconstruction, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        with_lpips(self, network)
+    def progress(event: ProgressEvent) -> None:
+        if event.kind == "started":
+            started.append(time.perf_counter())
 
-    Reconstruction.__init__ = begin  # type: ignore[method-assign]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            warm = bench.config(*overrides, "loop.iterations=2", "loop.update_interval=1")
-            generate_serial(bench.portrait, warm, Path(folder) / "warm", head=bench.head)
-            bench.note("compiling and recording, once a machine", time.perf_counter() - began, "s")
-            started: list[float] = []
-
-            def progress(event: ProgressEvent) -> None:
-                if event.kind == "started":
-                    started.append(time.perf_counter())
-
-            began = time.perf_counter()
-            config = bench.config(*overrides)
-            result = generate_serial(bench.portrait, config, Path(folder) / "run", progress, bench.head)
-            ended = time.perf_counter()
-    finally:
-        Reconstruction.__init__ = original  # type: ignore[method-assign]
+    with patch.object(losses, "Perceptual", lambda *_: perceptual), tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        warm = bench.config(*overrides, "loop.iterations=2", "loop.update_interval=1")
+        generate_serial(bench.portrait, warm, Path(folder) / "warm", head=bench.head)
+        bench.note("compiling and recording, once a machine", time.perf_counter() - began, "s")
+        began = time.perf_counter()
+        config = bench.config(*overrides)
+        result = generate_serial(bench.portrait, config, Path(folder) / "run", progress, bench.head)
+        ended = time.perf_counter()
     setup, loop = started[0] - began, ended - started[0]
     bench.note("first avatar and clips", setup, "s")
     bench.note("a tenth of the schedule", loop / 60, "min")
@@ -252,7 +222,8 @@ def paper(bench: Bench) -> None:
     for phase, spent in sorted(result.timings.items(), key=lambda item: -item[1]):
         bench.note(f"  of it {phase}", spent, "s")
     bench.note("  of it the rest, mostly writing the dataset", loop - sum(result.timings.values()), "s")
-    bench.note("whole schedule, extrapolated", (setup + SHARE * loop) / 60, "min")
+    whole = "whole schedule, extrapolated"
+    bench.note(whole, (setup + SHARE * loop) / 60, "min", LIMITS[whole])
     plan = plan_run(bench.config(f"diffusion.backbone={name}", "diffusion.landmarks=project"), bench.head)
     known = [part for part in (plan.refinement_seconds, plan.training_seconds) if part is not None]
     bench.note("whole schedule, as zero1toa plan predicts", sum(known) / 60, "min")
