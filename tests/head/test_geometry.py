@@ -124,6 +124,22 @@ def test_closed_lids_meet_on_every_person(head: CanonicalHead) -> None:
     assert float((upper - lower).norm(dim=-1).max()) < 1e-6
 
 
+def test_skin_beside_the_lashes_moves_as_a_plate(head: CanonicalHead) -> None:
+    """What is painted within the lashes' width of a margin is as wide on a closed lid as on an open one."""
+    open_lids, closed = (head.vertices(head.neutral().replace(lids=torch.full((2,), c))) for c in (0.0, 1.0))
+    for side, name in enumerate(("lids_left", "lids_right")):
+        margin = head._lid_edges[side]
+        skirt = torch.isin(head.faces, head._skirts.flatten()).any(1)
+        faces = head.faces[head.regions[name] & ~skirt]
+        pairs = torch.cat([faces[:, [i, (i + 1) % 3]] for i in range(3)])
+        one_end = torch.isin(pairs, margin[2:13]).sum(1) == 1
+        ring = pairs[one_end & ~torch.isin(pairs, margin).all(1)]
+        before, after = ((v[ring[:, 0]] - v[ring[:, 1]]).norm(dim=-1) for v in (open_lids, closed))
+        assert len(ring) > 20
+        assert 0.8 < float((after / before).median()) < 1.25
+        assert float((after / before).quantile(0.9)) < 1.6
+
+
 @pytest.mark.parametrize("closure", [0.0, 0.5, 1.0])
 def test_lid_skin_stays_out_of_the_eyeball(head: CanonicalHead, closure: float) -> None:
     params = head.neutral(IDENTITIES).replace(shape=identities(head, seed=1), lids=torch.full((IDENTITIES, 2), closure))

@@ -33,6 +33,8 @@ Index = NDArray[np.int64]
 NECK_JOINT = np.array([0.0, -108.0, -100.0])
 #: The ring of landmarks around the right eye at which the lid ends; it follows a closing lid, the next ring does not.
 LID_RING = (130, 247, 30, 29, 27, 28, 56, 190, 243, 112, 26, 22, 23, 24, 110, 25)
+#: Power by which the skin near the lids' margins follows them more closely than a smooth falloff.
+LID_PLATE = 4
 LIP_ROWS = (
     (61, 76, 62, 78), (185, 184, 183, 191), (40, 74, 42, 80), (39, 73, 41, 81), (37, 72, 38, 82), (0, 11, 12, 13),
     (146, 77, 96, 95), (91, 90, 89, 88), (181, 180, 179, 178), (84, 85, 86, 87), (17, 16, 15, 14),
@@ -340,7 +342,11 @@ def _lid_field(
         values[position[int(edge)], column] = 1.0
     field = SmoothInterpolator(fine, splitter.faces, known)(values)
     ids = np.concatenate([edges, np.flatnonzero(free)])
-    return ids, field[ids]
+    # Skin beside the lashes follows them as one plate, as the tarsal plate does, and the fold above it unfolds: a lid
+    # that stretched evenly would smear the lashes that are painted on it.
+    follows = field[ids].sum(1, keepdims=True)
+    plate = 1 - (1 - follows.clip(0, 1)) ** LID_PLATE
+    return ids, np.where(follows > 0.01, field[ids] / follows.clip(0.01) * plate, field[ids])
 
 
 def _regions(mesh: _Mesh, points: Array, faces: Index, skin: Skin, splitter: Splitter) -> dict[str, NDArray[np.bool_]]:
