@@ -123,7 +123,7 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
     person = alpha > 0.9
     clothes = person & below_chin & ((guide.height < 0) | (inside < -0.02)) & ~guide.outline
     hair = person & guide.scalp
-    skin = person & guide.skin
+    skin = _middle_tones(lab[..., 0], person & guide.skin)
     blur = 0.003 * guide.metre  # colour decisions are smoothed over 3 mm
 
     fade = smooth_step(guide.height / (0.62 * guide.chin))
@@ -137,14 +137,20 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
             # Close under the jaw shadowed skin looks like anything; colour decides from there down.
             from_jaw = ndimage.distance_transform_edt(~guide.outline) / guide.metre
             gate = smooth_step((from_jaw - 0.005) / 0.012)
-            tube = tube * (1 - gate * smooth_step((cloth - 0.55) / 0.25))
+            # What lies above skin that shows is neck in the shadow of the head.
+            bare = (cloth < 0.3) & person & below_chin & (guide.height > 0) & (inside > 0)
+            bare = ndimage.binary_opening(bare, iterations=max(1, round(0.004 * guide.metre)))
+            above_bare = _soft_mask(np.logical_or.accumulate(bare[::-1])[::-1], 0.004 * guide.metre)
+            tube = tube * np.maximum(1 - gate * smooth_step((cloth - 0.55) / 0.25), above_bare)
         # The person's neck may be wider than the model's: skin beside it stays too.
         wide = fade * smooth_step((inside + 0.03) / 0.015) * smooth_step((0.4 - cloth) / 0.3)
         tube = np.maximum(tube, wide)
         hair_like = smooth_step((0.45 - _odds(lab, clothes, hair, blur)) / 0.3)
+        hair_like = hair_like * smooth_step((0.75 - _odds(lab, skin, hair, blur)) / 0.25)
+        hair_like = hair_like * _hanging(hair_like * alpha, guide, blur)
 
-    # Above the ears everything is hair; below, only what has its colour, less and less towards the neck's base and
-    # only beside the neck: on it the neck's own rule counts.
+    # Above the ears everything is hair; below, only what has its colour and hangs from above, less and less towards the
+    # neck's base and only beside the neck: on it the neck's own rule counts.
     upper = smooth_step((guide.height - guide.jaw) / max(guide.ear - guide.jaw, 0.01))
     # A faint matte beside the neck is a doubtful segmentation, not hair.
     beside = fade * smooth_step((inside + 0.08) / 0.05) * smooth_step(-inside / 0.01) * smooth_step((alpha - 0.3) / 0.4)
@@ -219,6 +225,22 @@ def _odds(lab: NDArray[np.floating], this: NDArray[np.bool_], other: NDArray[np.
     a, b = (density(mask)[tuple(np.moveaxis(index, -1, 0))] for mask in (this, other))
     floor = 1e-5  # a colour that neither has decides nothing
     return ndimage.gaussian_filter((a + floor) / (a + b + 2 * floor), blur).astype(np.float32)
+
+
+def _middle_tones(lightness: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A face's ``mask`` without its darkest fifth: brows, eyes and hair on the forehead are no skin."""
+    return mask & (lightness >= np.quantile(lightness[mask], 0.2)) if mask.any() else mask
+
+
+def _hanging(hair: Map, guide: NeckGuide, blur: float) -> Map:
+    """1 where ``hair`` ``[H, W]`` is connected to hair above the jaw beside the head, 0 elsewhere, softly.
+
+    A collar may have the hair's colour, but it does not hang from the head.
+    """
+    labels, _ = ndimage.label((hair > 0.3) & ~guide.outline)
+    above = np.unique(labels[guide.height > (guide.jaw + guide.ear) / 2])
+    held = np.isin(labels, above[above > 0])
+    return np.asarray(ndimage.gaussian_filter(ndimage.binary_dilation(held, iterations=2).astype(np.float32), blur))
 
 
 def _soft_mask(mask: NDArray[np.bool_], width: float) -> Map:
