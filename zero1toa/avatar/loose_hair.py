@@ -33,6 +33,8 @@ ROUNDS = 5
 """Rounds in which the opacities are fitted to each other."""
 LEAST = 0.06
 """Opacity that is worth a Gaussian."""
+ROOTS = 0.02
+"""Metres from the nearest scalp or neck up to which there is hair: beside the cheeks there is no hold for it."""
 REACH = 0.05
 """Metres from the outline up to which hair is taken for this head's."""
 DEPTHS = (0.0015, 0.25)
@@ -75,12 +77,14 @@ def add_loose_hair(
     spread = DEPTHS[0] + DEPTHS[1] * away
     depth = depth + np.random.default_rng(0).standard_normal(len(y)) * spread
     points = _unproject(x + 0.5, y + 0.5, depth, viewmat, small)
-    chosen = (away < REACH) & _is_hair(avatar, head, posed, points, colors[y, x])
+    at_scalp, hair = _is_hair(avatar, head, posed, points, colors[y, x])
+    anchors = (head.regions["scalp"] | head.regions["neck"]).nonzero().squeeze(1)
+    nearest, from_roots = _nearest(posed, head.faces[anchors], points)
+    chosen = (away < REACH) & hair & (from_roots - away < ROOTS)
+    chosen &= _hangs(y, x, chosen, at_scalp)
     if not chosen.any():
         return avatar
-    y, x, points = y[chosen], x[chosen], points[chosen]
-    anchors = (head.regions["scalp"] | head.regions["neck"]).nonzero().squeeze(1)
-    binding = anchors[_nearest(posed, head.faces[anchors], points)]
+    y, x, points, binding = y[chosen], x[chosen], points[chosen], anchors[nearest[chosen]]
     wanted = np.zeros_like(missing)
     wanted[y, x] = missing[y, x]
     return _extended(avatar, posed, binding, points, SPREAD * metre[chosen], _opacities(wanted)[y, x], colors[y, x])
@@ -116,23 +120,37 @@ def _unproject(
     return (camera - viewmat[:3, 3]) @ viewmat[:3, :3]
 
 
+def _hangs(
+    y: NDArray[np.integer], x: NDArray[np.integer], chosen: NDArray[np.bool_], at_scalp: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which pixels ``[P]`` are connected to one beside the scalp: a dark collar is no hair of a dark head."""
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[y[chosen], x[chosen]] = True
+    labels = ndimage.label(mask, np.ones((3, 3)))[0][y, x]
+    return np.isin(labels, labels[chosen & at_scalp])
+
+
 def _is_hair(
     avatar: GaussianAvatar, head: HeadModel, posed: Tensor, points: Tensor, colors: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Beside the scalp everything is hair; beside face, ears and neck what has its colour more than the skin's."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which points lie beside the scalp, and which are hair ``[P]``: those, and beside face, ears and neck what has
+    its colour more than the skin's.
+    """
     skin_or_scalp = head.regions["scalp"] | head.regions["face"] | head.regions["ears"] | head.regions["neck"]
     outside = skin_or_scalp.nonzero().squeeze(1)
-    beside = outside[_nearest(posed, head.faces[outside], points)]
+    beside = outside[_nearest(posed, head.faces[outside], points)[0]]
     on = {name: head.regions[name][avatar.binding] for name in ("scalp", "face")}
     hair, skin = (avatar.colors[on[name]].mean(0).cpu().numpy() for name in ("scalp", "face"))
     to_hair, to_skin = (np.linalg.norm(colors - mean, axis=1) for mean in (hair, skin))
-    return head.regions["scalp"][beside].cpu().numpy() | ((to_hair < LIKE_HAIR) & (to_hair < to_skin))
+    at_scalp = head.regions["scalp"][beside].cpu().numpy()
+    return at_scalp, at_scalp | ((to_hair < LIKE_HAIR) & (to_hair < to_skin))
 
 
-def _nearest(vertices: Tensor, triangles: Tensor, points: Tensor) -> Tensor:
-    """Index of the triangle whose centre lies nearest to each point ``[P]`` int64."""
+def _nearest(vertices: Tensor, triangles: Tensor, points: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
+    """Index of the triangle whose centre lies nearest to each point ``[P]`` int64, and its distance ``[P]``."""
     tree = cKDTree(vertices[triangles].mean(1).double().cpu().numpy())
-    return torch.from_numpy(tree.query(points.double().cpu().numpy())[1]).to(triangles.device)
+    distance, index = tree.query(points.double().cpu().numpy())
+    return torch.from_numpy(index).to(triangles.device), distance
 
 
 def _extended(
