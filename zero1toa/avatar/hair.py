@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
+from torch import Tensor
 
+from zero1toa.avatar.ears import place_ear
 from zero1toa.avatar.surface import Array, Skin, laplacian, mirror, vertex_mask, vertex_normals
 from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.protocol import HeadModel, HeadParams
@@ -128,7 +130,8 @@ class _Fit:
         self.mirror = mirror(self.template[skin.ids], np.zeros(len(skin.ids), np.int64))
 
         picture = _resize(portrait.image)
-        self.covered = self._ears_covered(picture)
+        self.covered, skin_like = self._ears_covered(picture)
+        self.ears = self._placed_ears(skin_like)
         self.on_neck = on_neck
         # Clothes begin at the neck's base.
         low, high = points[on_neck, 1].min(), points[on_neck, 1].max()
@@ -167,8 +170,10 @@ class _Fit:
         depth = depth_map(vertices[None], faces, self.viewmat, self.K, (SIZE, SIZE))[0]
         return torch.isfinite(depth).numpy()
 
-    def _ears_covered(self, picture: Array) -> tuple[bool, bool]:
-        """An ear is covered where the portrait shows it in the hair's colour and not in the skin's."""
+    def _ears_covered(self, picture: Array) -> tuple[tuple[bool, bool], Mask]:
+        """Whether hair covers the left and the right ear: the portrait shows it in the hair's colour and not in the
+        skin's; and where the picture shows the skin's colour ``[H, W]``, everywhere on a bald person.
+        """
         posed = self._posed(None)
         faces, ears = self.head.faces, self.head.regions["ears"]
         pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
@@ -180,21 +185,50 @@ class _Fit:
         rows = np.arange(SIZE)[:, None] + 0.5
         hair = ~ndimage.binary_dilation(everything, iterations=3) & opaque & (rows < chin)
         if hair.sum() < 40 or skin.sum() < 40:
-            return (False, False)
+            return (False, False), picture[..., 3] > 0.5
         skin_color = np.median(picture[skin][:, :3], axis=0)
         hair_color = np.median(picture[hair][:, :3], axis=0)
+        to_hair, to_skin = (np.linalg.norm(picture[..., :3] - color, axis=-1) for color in (hair_color, skin_color))
         result = []
         center = self.template[:, 0]
         for sign in (1.0, -1.0):
             side = ears.numpy() & (sign * center[faces.numpy()].mean(1) > 0)
             ear = self._mask(posed, faces[torch.from_numpy(side)]) & opaque
             ear &= ~self._mask(posed, faces[~torch.from_numpy(side)]) if side.any() else False
-            color = picture[ear][:, :3]
-            like_hair = np.linalg.norm(color - hair_color, axis=1) < np.linalg.norm(color - skin_color, axis=1)
-            result.append(float(like_hair.mean()) if len(color) > 10 else 0.0)
+            like_hair = (to_hair < to_skin)[ear]
+            result.append(float(like_hair.mean()) if len(like_hair) > 10 else 0.0)
         # Hair is much the same on both sides: one ear under hair speaks for the other.
         enough = 0.6 if max(result) < 0.6 else 0.3
-        return (result[0] > enough, result[1] > enough)
+        return (result[0] > enough, result[1] > enough), (picture[..., 3] > 0.5) & (to_skin < to_hair)
+
+    def _placed_ears(self, skin: Mask) -> Array:
+        """Offsets ``[V, 3]`` that bring ears that show to where the picture has their skin; zero on all else."""
+        result = np.zeros((self.head.n_vertices, 3))
+        posed = self._posed(None).double()
+        depth = project(posed[None], self.viewmat.double(), self.K.double())[1][0]
+        sides = self.template[self.head.faces.numpy()].mean(1)[:, 0]
+        for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
+            own = torch.from_numpy(self.head.regions["ears"].numpy() & (sign * sides > 0))
+            if covered or not own.any():
+                continue
+            ids = torch.unique(self.head.faces[own])
+            middle = posed[ids].mean(0)
+
+            def draw(scale: float, ids: Tensor = ids, own: Tensor = own, middle: Tensor = middle) -> Mask:
+                scaled = posed.clone()
+                scaled[ids] = middle + scale * (posed[ids] - middle)
+                return self._mask(scaled.float(), self.head.faces[own])
+
+            metre = float(self.K[0, 0, 0] / depth[ids].mean())
+            found = place_ear(draw, self._mask(posed.float(), self.head.faces[~own]), skin, metre)
+            if found is None:
+                continue
+            scale, (x, y) = found
+            right, down = self.viewmat[0, :2, :3].double()
+            moved = middle + scale * (posed[ids] - middle) + (x * right + y * down) / metre
+            turn = _rotation(self.rest[ids], posed[ids].numpy())
+            result[ids] = (moved - posed[ids]).numpy() @ turn
+        return result
 
     def _from_ears(self, points: Array, covered: bool) -> Array:
         """Distance of vertices of the skin ``[P]`` from the nearest ear that hair covers, or that shows, metres;
@@ -205,7 +239,7 @@ class _Fit:
         for sign, hidden in zip((1.0, -1.0), self.covered, strict=True):
             ear = ears[sign * self.template[ears, 0] > 0]
             if len(ear) and hidden == covered:
-                distance = np.minimum(distance, cKDTree(self.rest[ear]).query(points)[0])
+                distance = np.minimum(distance, cKDTree((self.rest + self.ears)[ear]).query(points)[0])
         return distance
 
     def _matte(self, alpha: Array) -> tuple[Mask, Array]:
@@ -242,7 +276,7 @@ class _Fit:
             for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
                 side = sign * self.template[ears, 0] > 0
                 along = offset[self.skin.ids[nearest[side]]].mean(0) if side.any() else 0.0
-                offset[ears[side]] = (root - self.rest[ears])[side] if covered else along
+                offset[ears[side]] = (root - self.rest[ears])[side] if covered else along + self.ears[ears[side]]
         return torch.from_numpy(offset).float()
 
     def improve(self, lift: Array) -> Array:
@@ -297,6 +331,12 @@ class _Fit:
         chin = int(np.clip(project(posed[None], self.viewmat, self.K)[0][0, face, 1].max(), 1, SIZE))
         mask = self._mask(posed, self.head.faces)[:chin]
         return float((mask ^ self.matte[:chin]).sum() / max(self.matte[:chin].sum(), 1))
+
+
+def _rotation(a: Array, b: Array) -> Array:
+    """Rotation ``[3, 3]`` that turns points ``[N, 3]`` of ``a`` (as columns) into those of ``b``, least squares."""
+    u, _, vt = np.linalg.svd((b - b.mean(0)).T @ (a - a.mean(0)))
+    return u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
 
 
 def _ramp(x: Array) -> Array:
