@@ -1,7 +1,7 @@
 """Eyes, lids and mouth of a projected portrait: parts whose picture must not be copied as it is.
 
-An iris turns and must look right from everywhere, so it is made radially symmetric; lids smeared with the open eye's
-picture would read as open when closed; a mouth's inside is hardly ever seen.
+An iris turns and must look right from everywhere, so it is made radially symmetric; closed lids read as closed by one
+dark line along their margin; a mouth's inside is hardly ever seen.
 """
 
 from __future__ import annotations
@@ -26,24 +26,17 @@ PUPIL = (0.03, 0.025, 0.025)
 PUPIL_RADIUS = 0.36
 """Of the iris' radius: an eye in a lit room."""
 SCLERA = (0.90, 0.87, 0.85)
-TEETH = (0.90, 0.87, 0.80)
 CAVITY = (0.30, 0.085, 0.08)
 TONGUE = (0.66, 0.34, 0.33)
-LID_TONE = 0.5
-"""Share of the lit skin's tone in the skin of lids that a picture does not show."""
 LASH_SHADE = 0.18
 """Brightness of a lash line over what a picture shows there, which is mixed with skin and white of the eye."""
 LOWER_LASHES = 0.5
 """Strength of the lower lash line."""
 LASH_WIDTH = 0.0018
 """Metres; closed eyes read as closed, to people and to landmark detectors, by one clear dark line."""
-_LID_EDGE = (0.0010, 0.0026)  # metres around the lids in which a picture shows an open eye's lashes and fold
 _LIP_EDGE = (0.0008, 0.003)  # metres from the lips' seam up to which it may show teeth
 _LASH_TAPER = 0.004  # metres from the corners of the eye
 _CLEAR_OF_LIDS = (0.0003, 0.0012)  # metres from the lids' margins on the eyeball: lashes and their shadow reach so far
-_CLEAR_OF_LASHES = (0.0012, 0.0030)  # and on the lids, whose skin a picture shows beyond
-_LID_SHADE = (0.75, 0.9)  # brightness over the lit skin's of lashes and fold, and of skin
-_LID_SKIN = (0.014, 0.024)  # metres from the iris: a ring of skin around the lids
 _RINGS = 9
 
 
@@ -74,10 +67,8 @@ class FeaturePainter:
         self.height = torch.zeros(len(points), device=points.device)
         self.lids = torch.zeros_like(self.eyeball)
         self.inner = torch.zeros_like(self.eyeball)  # of the lids, what faces the eyeball
-        self.edge = torch.full_like(self.radius, torch.inf)  # distance of the face's skin from the lids
-        self.around: list[tuple[Tensor, Tensor]] = []  # of each eye: its lids, and the skin that they are coloured from
+        self.of_eye: list[Tensor] = []  # the lids of each eye
         self.balls: dict[str, Tensor] = {}
-        face = head.regions["face"] & ~head.regions["lids_left"] & ~head.regions["lids_right"]
         lips = head.regions["lips"][binding]
         self.seam = torch.full_like(self.radius, torch.inf)
         self.seam[lips] = _distance_to_polyline(points[lips], marks[list(_LIP_SEAM)])
@@ -97,11 +88,7 @@ class FeaturePainter:
             opening = torch.cat([marks[list(_UPPER[side])], marks[list(_LOWER[side])].flip(0)])
             within = points_in_poly(points[lids, :2].cpu().numpy(), opening[:, :2].cpu().numpy())
             self.inner[lids] = torch.from_numpy(within).to(self.inner.device)
-            away = (points - marks[centre]).norm(dim=-1)
-            near = face[binding] & (away < 0.03)
-            nearest = torch.cdist(points[near], points[lids]).amin(1)
-            self.edge[near] = torch.minimum(self.edge[near], nearest)
-            self.around.append((lids, face[binding] & (away > _LID_SKIN[0]) & (away < _LID_SKIN[1])))
+            self.of_eye.append(lids)
             upper, lower = (_distance_to_polyline(points[lids], marks[list(line[side])]) for line in (_UPPER, _LOWER))
             margin = _distance_to_polyline(closed[lids], closed_marks[list(_UPPER[side])])
             # Lashes thin out towards the corners of the eye.
@@ -110,23 +97,23 @@ class FeaturePainter:
             self.upper[lids] = torch.where(upper < lower, margin, torch.inf)
             self.lower[lids] = torch.where(upper < lower, torch.inf, margin)
 
-    def clear_of_lashes(self, points: Tensor, marks: Tensor) -> Tensor:
-        """How far a picture tells the colours of eyeballs and lids, not the lashes' and their shadow's ``[I, N]``.
+    def clear_of_lids(self, points: Tensor, marks: Tensor) -> Tensor:
+        """How far a picture tells the colours of eyeballs, not of lashes and their shadow ``[I, N]``.
 
         Args:
             points: Gaussians of the posed heads ``[I, N, 3]``, metres.
             marks: their landmarks ``[I, 478, 3]``, metres.
 
         Returns:
-            0 to 1; 0 beside eyeballs and lids.
+            0 to 1; 0 beside eyeballs.
         """
+        low, high = _CLEAR_OF_LIDS
         result = points.new_zeros(points.shape[:2])
-        for (side, ball), (lids, _) in zip(self.balls.items(), self.around, strict=True):
-            for part, (low, high) in ((ball, _CLEAR_OF_LIDS), (lids.nonzero().squeeze(1), _CLEAR_OF_LASHES)):
-                upper, lower = (
-                    _distance_to_polyline(points[:, part], marks[:, list(line[side])]) for line in (_UPPER, _LOWER)
-                )
-                result[:, part] = smooth_step((torch.minimum(upper, lower) - low) / (high - low))
+        for side, ball in self.balls.items():
+            upper, lower = (
+                _distance_to_polyline(points[:, ball], marks[:, list(line[side])]) for line in (_UPPER, _LOWER)
+            )
+            result[:, ball] = smooth_step((torch.minimum(upper, lower) - low) / (high - low))
         return result
 
     def eyeballs(self, colors: Tensor, confidence: Tensor, light: Tensor, clear: Tensor) -> Tensor:
@@ -138,7 +125,7 @@ class FeaturePainter:
             colors: sampled ``[I, N, 3]``.
             confidence: of the samples ``[I, N]``.
             light: brightness of the picture ``[I, 1, 1]``, about 1.
-            clear: from :meth:`clear_of_lashes`.
+            clear: from :meth:`clear_of_lids`.
         """
         ones = colors.new_ones(3)
         on_iris = self.eyeball & (self.radius < 1)
@@ -173,42 +160,12 @@ class FeaturePainter:
         painted = shade * (iris + edge * (sclera - iris))
         return painted + (confidence * clear)[..., None] * (colors - painted)
 
-    def margin_confidence(self, clear: Tensor, colors: Tensor, confidence: Tensor) -> Tensor:
-        """Factor on the samples' confidence ``[I, N]``: lids of an open eye and the skin beside them show lashes and
-        the fold's shadow, which a closed eye would wear as another eye, and lips show teeth and the dark of the mouth
-        near their seam.
-
-        Args:
-            clear: from :meth:`clear_of_lashes`.
-            colors: sampled ``[I, N, 3]``.
-            confidence: of the samples ``[I, N]``.
+    def margin_confidence(self) -> Tensor:
+        """Factor on the samples' confidence ``[N]``: behind an eye's opening a picture shows the eyeball instead of the
+        lids' inner sides, and near the lips' seam teeth and the dark of the mouth.
         """
-        lids, lips = ((x - a) / (b - a) for x, (a, b) in ((self.edge, _LID_EDGE), (self.seam, _LIP_EDGE)))
-        factor = (smooth_step(lids) * smooth_step(lips)).expand_as(confidence)
-        low, high = _LID_SHADE
-        for own, skin in self.around:
-            tone = self._lit_tone(colors, confidence, own, skin)
-            bright = smooth_step((colors.mean(-1) / tone.mean(-1).clamp_min(1e-3) - low) / (high - low))
-            factor = torch.where(own, clear * bright * ~self.inner, factor)
-        return factor
-
-    def lid_skin(self, colors: Tensor, confidence: Tensor) -> Tensor:
-        """Colours ``[I, N, 3]``, of lids that no picture shows nearer to the tone of the lit skin around them.
-
-        Args:
-            colors: of all Gaussians ``[I, N, 3]``, the lids' continued from their surroundings.
-            confidence: of the skin's colours ``[I, N]``.
-        """
-        for lids, skin in self.around:
-            tone = self._lit_tone(colors, confidence, lids, skin)
-            share = (LID_TONE * lids * (1 - confidence))[..., None]
-            colors = colors + share * (tone - colors)
-        return colors
-
-    def _lit_tone(self, colors: Tensor, confidence: Tensor, lids: Tensor, skin: Tensor) -> Tensor:
-        """Colour ``[I, 1, 3]`` of the skin around an eye; the brow and the shadow under it are no skin tone."""
-        weight = confidence * skin * colors.mean(-1).clamp_min(0) ** 4
-        return _weighted_mean(colors, weight, colors[:, lids].mean(1, keepdim=True), 0.5)
+        low, high = _LIP_EDGE
+        return smooth_step((self.seam - low) / (high - low)) * ~self.inner
 
     def lashes(self, colors: Tensor, sampled: Tensor, seen: Tensor) -> Tensor:
         """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line.
@@ -218,7 +175,7 @@ class FeaturePainter:
             sampled: the picture's ``[I, N, 3]``, which shows how dark this person's lashes are.
             seen: how well it shows them ``[I, N]``.
         """
-        for lids, _ in self.around:
+        for lids in self.of_eye:
             for distance, strength in ((self.lower, LOWER_LASHES), (self.upper, 1.0)):
                 amount = strength * torch.exp(-((distance / LASH_WIDTH) ** 2)) * lids
                 skin = colors[:, lids].mean(1, keepdim=True)

@@ -106,7 +106,6 @@ def initialise(
     vertices: Tensor,
     config: AvatarConfig,
     changes: Mapping[str, int] | None = None,
-    neck_end: float | None = None,
 ) -> GaussianAvatar:
     """Place Gaussians on every triangle of a head at rest; deterministic.
 
@@ -119,7 +118,6 @@ def initialise(
         vertices: the identity at rest ``[V, 3]``, metres.
         config: count and opacities; with a projected portrait every Gaussian starts at ``projected_opacity``.
         changes: region name to a change of the lattice's order, see :func:`orders_per_face`.
-        neck_end: height at which a projected portrait's neck has faded by half, metres; the usual one when None.
 
     Raises:
         ConfigError: for a count that does not tile a triangle or an unknown region.
@@ -160,7 +158,7 @@ def initialise(
     opacity[lids.to(vertices.device)] = max(config.lid_opacity, start)
     opacity = opacity[binding]
     if config.project_portrait:
-        opacity = opacity * _neck_fade(head, vertices, binding, points, neck_end)
+        opacity = opacity * _neck_fade(head, vertices, binding, points)
     tensors = {
         "means": points_to_local(frames, binding, points),
         "log_scales": scales.log(),
@@ -179,12 +177,11 @@ def neck_heights(head: HeadModel, vertices: Tensor) -> tuple[float, float]:
     return (float(vertices[head.faces[on_neck].flatten(), 1].amin()) if bool(on_neck.any()) else chin), chin
 
 
-def _neck_fade(head: HeadModel, vertices: Tensor, binding: Tensor, points: Tensor, end: float | None) -> Tensor:
+def _neck_fade(head: HeadModel, vertices: Tensor, binding: Tensor, points: Tensor) -> Tensor:
     """Factor on the opacities ``[N]``: the neck fades out towards its base, as a carved portrait's does."""
     base, chin = neck_heights(head, vertices)
     length = max(NECK_FADE * (chin - base), 1e-6)
-    start = base if end is None else end - 0.5 * length
-    height = ((points[:, 1] - start) / length).clamp(0, 1)
+    height = ((points[:, 1] - base) / length).clamp(0, 1)
     wanted = height * height * (3 - 2 * height)
     # A ray meets the wall twice, and about two Gaussians each time: each lets the fourth root of the whole pass.
     return torch.where(head.regions["neck"][binding], 1 - (1 - wanted) ** 0.25, 1.0)

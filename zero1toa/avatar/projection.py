@@ -28,8 +28,12 @@ from zero1toa.render.cameras import camera_centers, project, resize_intrinsics
 
 DEPTH_SIZE = 256
 """Largest side of the depth map that decides what the portrait sees."""
-SKIN = (0.74, 0.56, 0.48)
-HAIR = (0.24, 0.18, 0.14)
+SKIN, HAIR, NECK, TEETH = "skin", "hair", "neck", "teeth"
+"""Parts within which colours spread."""
+PRIORS = {SKIN: (0.74, 0.56, 0.48), HAIR: (0.24, 0.18, 0.14), NECK: (0.74, 0.56, 0.48), TEETH: (0.90, 0.87, 0.80)}
+"""Their colours where a portrait shows none of them; a neck's is the face's."""
+ANCHORS = {SKIN: 1e-5, HAIR: 3e-3, NECK: 1e-5, TEETH: 0.02}
+"""How soon spreading colours give way: hair's to its mean within ten centimetres, teeth's to ivory; skin's do not."""
 EAR_SHADE = 0.45
 """Darkening of the hollows of an ear where the portrait does not show it."""
 EAR_TOLERANCE = 0.25
@@ -88,8 +92,13 @@ class PortraitProjector:
         self.partner = torch.from_numpy(partners).to(points.device)
         vertices, faces = template.double().cpu().numpy(), head.faces.cpu().numpy()
         masks = {name: mask.cpu().numpy() for name, mask in head.regions.items()}
-        areas = (masks["face"] | masks["neck"] | masks["ears"], masks["scalp"], masks["teeth"])
-        self.fills = [SurfaceFill(vertices, faces[m], self.corners, self.weights) for m in areas if m.any()]
+        # Clothes may cover the neck and end at the jaw.
+        areas = {SKIN: masks["face"] | masks["ears"], HAIR: masks["scalp"], NECK: masks["neck"], TEETH: masks["teeth"]}
+        self.fills = {
+            name: SurfaceFill(vertices, faces[mask], self.corners, self.weights)
+            for name, mask in areas.items()
+            if mask.any()
+        }
         self.strands = _strands(points, self.on_scalp)
         self.on_ears = region["ears"]
         hollow = torch.from_numpy(hollowness(vertices, faces, masks["ears"])).float().to(points.device)
@@ -119,23 +128,22 @@ class PortraitProjector:
         sampled = pictures.colors(pixels, 0.7 * spacing * Ks[:, :1, 0] / depth)
 
         light = self._light(sampled, seen)
-        clear = self.features.clear_of_lashes(points, self.landmarks.positions(vertices, self.faces))
-        margin = self.features.margin_confidence(clear, sampled, seen)
+        clear = self.features.clear_of_lids(points, self.landmarks.positions(vertices, self.faces))
+        margin = self.features.margin_confidence().expand_as(seen)
         known = seen * margin * ~self.inner * self._own_ears(sampled, seen)
         teeth = seen * self.on_teeth * _like_teeth(sampled)
         colors, confidence = self._mirrored(sampled, known + teeth)
-        priors = (SKIN, HAIR, features.TEETH)
         filled = torch.zeros_like(colors)
-        for fill, prior in zip(self.fills, priors, strict=False):
-            # Teeth fade to ivory and hair to its mean, within ten centimetres; skin spreads as far as it must.
-            anchor = {features.TEETH: 0.02, HAIR: 3e-3}.get(prior, 1e-5)
-            start = _mean(colors, confidence * fill.inside, colors.new_tensor(prior) * light[:, 0])
-            base = colors.new_tensor(prior) * light[:, 0] if prior is features.TEETH else start
-            part = fill(colors, confidence * fill.inside, base, anchor)
+        skin = None
+        for name, fill in self.fills.items():
+            prior = skin if name == NECK and skin is not None else colors.new_tensor(PRIORS[name]) * light[:, 0]
+            mean = _mean(colors, confidence * fill.inside, prior)
+            skin = mean if name == SKIN else skin
+            part = fill(colors, confidence * fill.inside, prior if name == TEETH else mean, ANCHORS[name])
             filled = torch.where(fill.inside[:, None], part, filled)
         filled = self._streaked(filled, colors, confidence) * (1 - EAR_SHADE * self.hollow)[:, None]
         result = filled + confidence[..., None] * (colors - filled)
-        result = self.features.lashes(self.features.lid_skin(result, confidence), sampled, seen)
+        result = self.features.lashes(result, sampled, seen)
         eyeballs = self.features.eyeballs(sampled, seen, light, clear)
         result = torch.where(self.features.eyeball[:, None], eyeballs, result)
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
@@ -174,7 +182,7 @@ class PortraitProjector:
 
     def _own_ears(self, colors: Tensor, seen: Tensor) -> Tensor:
         """Factor ``[I, N]`` on the samples of the ears: hair that hangs over an ear must not become its skin."""
-        skin = _mean(colors, seen * self.on_face, colors.new_tensor(SKIN))
+        skin = _mean(colors, seen * self.on_face, colors.new_tensor(PRIORS[SKIN]))
         away = (colors - skin[:, None]).norm(dim=-1)
         return torch.where(self.on_ears, torch.exp(-((away / EAR_TOLERANCE) ** 2)), 1.0)
 
@@ -188,7 +196,10 @@ class PortraitProjector:
         both = (confidence * other_confidence).sqrt()
         difference = torch.zeros_like(colors)
         nothing = colors.new_zeros(colors.shape[0], 3)
-        for fill in self.fills[:2]:
+        for name in (SKIN, HAIR, NECK):
+            if name not in self.fills:
+                continue
+            fill = self.fills[name]
             part = fill(colors - other, both * fill.inside, nothing, 1e-3)
             difference = torch.where(fill.inside[:, None], part, difference)
         borrowed = (other + difference).clamp(0, 1)

@@ -1,0 +1,89 @@
+"""The neck's lower end: it fades out where, and as softly as, the portrait's matte does."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zero1toa.avatar.gaussians import GaussianAvatar
+from zero1toa.avatar.initialisation import neck_heights
+from zero1toa.avatar.surface import vertex_normals
+from zero1toa.head.protocol import HeadModel
+from zero1toa.render.cameras import camera_centers, project, resize_intrinsics
+
+SIZE = 256
+"""Side of the pictures that are compared."""
+LEVELS = 32
+"""Heights between the neck's base and the chin at which they are compared."""
+ROUNDS = 4
+"""Times that the opacities are corrected by what they render to."""
+LAYERS = 4
+"""Gaussians that a ray meets, as a first guess: two walls of about two each."""
+LARGEST_STEP = 3.0
+"""Factor by which one round may change how much a Gaussian blocks (minus the logarithm of what it lets pass)."""
+ENDS = (0.45, 0.8)
+"""Heights over the chin's, above the neck's base: a neck may end up to the first and must be whole over the second,
+whatever its photo shows.
+"""
+FACING = 0.8
+"""Least cosine towards the camera of the front of a neck."""
+
+
+@torch.no_grad()
+def fade_neck(
+    avatar: GaussianAvatar, head: HeadModel, rest: Tensor, posed: Tensor, matte: Tensor, viewmat: Tensor, K: Tensor
+) -> None:
+    """Set the opacities on the neck so that it renders as the matte of the portrait shows it, level by level.
+
+    A matte may end higher than a neck does, where the photo or a collar ends it, and what it does not show would hang
+    on as a stump. Levels go around the neck, so that its back ends with its front. Nothing happens on a head without a
+    neck, or where the portrait shows none of its front.
+
+    Args:
+        avatar: initialised on ``rest``; its opacities are changed in place.
+        head: its head model.
+        rest: neutral vertices ``[V, 3]``, metres.
+        posed: vertices in the portrait's pose ``[V, 3]``.
+        matte: the portrait's ``[H, H]`` in [0, 1].
+        viewmat: its world-to-camera ``[4, 4]``.
+        K: its intrinsics in pixels ``[3, 3]``.
+    """
+    base, chin = neck_heights(head, rest)
+    neck = torch.unique(head.faces[head.regions["neck"]])
+    towards = torch.nn.functional.normalize(camera_centers(viewmat[None]) - posed, dim=-1)
+    front = neck[(vertex_normals(posed, head.faces)[neck] * towards[neck]).sum(-1) > FACING]
+    small = resize_intrinsics(K, len(matte), SIZE)
+    pixels = project(posed[front][None], viewmat[None], small[None])[0][0]
+    front = front[((pixels >= 0) & (pixels < SIZE)).all(-1)]
+    if not len(front):
+        return
+    pixels = project(posed[front][None], viewmat[None], small[None])[0][0]
+    picture = torch.nn.functional.interpolate(matte[None, None], (SIZE, SIZE), mode="bilinear", antialias=True)[0, 0]
+    height = rest[front, 1].double().cpu().numpy()
+    levels = np.linspace(base, chin, LEVELS)
+    near = np.exp(-0.5 * ((levels[:, None] - height) / (0.6 * (levels[1] - levels[0]))) ** 2)
+    shown = near.sum(1) > 0.1
+    grid = (pixels / SIZE * 2 - 1)[None, None].to(matte)
+
+    def profile(alpha: Tensor) -> NDArray[np.float64]:
+        """Mean of a picture at each level of the neck's front ``[LEVELS]``; what fades stays faded further down."""
+        sampled = torch.nn.functional.grid_sample(alpha[None, None], grid, align_corners=False)[0, 0, 0]
+        mean = near[shown] @ sampled.double().cpu().numpy() / near[shown].sum(1)
+        return np.minimum.accumulate(np.interp(levels, levels[shown], mean)[::-1])[::-1].clip(0, 0.999)
+
+    ramp = ((levels - base) / max(chin - base, 1e-6) - ENDS[0]) / (ENDS[1] - ENDS[0])
+    wanted = np.maximum(profile(picture), np.clip(ramp, 0, 0.999))
+    wanted[0] = 0.0  # where the mesh ends it must have faded
+    on_neck = head.regions["neck"][avatar.binding]
+    at = (avatar.splats(rest[None]).means[0, on_neck, 1]).double().cpu().numpy()
+    most = -float(torch.log1p(-torch.sigmoid(avatar.opacity_logits[on_neck])).min())
+    blocks = np.minimum(np.interp(at, levels, -np.log1p(-wanted) / LAYERS), most)
+    for _ in range(ROUNDS):
+        opacity = torch.from_numpy(-np.expm1(-blocks)).to(avatar.opacity_logits).clamp(0.004, 1 - 1e-4)
+        avatar.opacity_logits[on_neck] = torch.logit(opacity)
+        _, alpha, _ = avatar.render(posed[None], viewmat[None, None], small[None, None], SIZE, (0.0, 0.0, 0.0))
+        got = profile(alpha[0, 0, ..., 0])
+        step = (np.log1p(-wanted) / np.minimum(np.log1p(-got), -1e-4)).clip(1 / LARGEST_STEP, LARGEST_STEP)
+        blocks = np.minimum(blocks * np.interp(at, levels, step), most)
