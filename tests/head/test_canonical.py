@@ -190,7 +190,7 @@ def test_mirrored_coefficients_give_the_mirrored_face(head: CanonicalHead) -> No
     for name in (n for n in ARKIT_NAMES if n.endswith("Left") and n not in ("jawLeft", "mouthLeft")):
         left = head.vertices(head.arkit(coefficients({name: 1}), head.neutral()))[:468].numpy()
         right = head.vertices(head.arkit(coefficients({name[:-4] + "Right": 1}), head.neutral()))[:468].numpy()
-        np.testing.assert_allclose(left[mirror] * [-1, 1, 1], right, atol=3e-4, err_msg=name)
+        np.testing.assert_allclose(left[mirror] * [-1, 1, 1], right, atol=5e-4, err_msg=name)
 
 
 def test_every_coefficient_does_something(head: CanonicalHead) -> None:
