@@ -162,29 +162,58 @@ def attention(bench: Bench) -> None:
 
 
 def kernels(bench: Bench) -> None:
-    """The package's own kernel against what the compiler makes of the same layer, at each resolution with guidance."""
+    """The package's own kernels beside torch's, at the shapes of each resolution with guidance."""
+    from zero1toa.diffusion.animator.acceleration import attention_kernels
+    from zero1toa.diffusion.animator.attention import KeyValue, SelfAttention
+    from zero1toa.diffusion.animator.config import MOTION_HEADS
+    from zero1toa.diffusion.animator.kernels import layers
     from zero1toa.diffusion.animator.motion import TemporalAttention
 
     if not bench.cuda:
         print("kernels: only on CUDA")
         return
-    from zero1toa.diffusion.animator import temporal_kernel  # noqa: F401  registers the operator
+    config, frames, side = sizes("aniportrait", bench.options.tiny).denoiser, bench.options.frames, bench.size // 8
 
-    frames, side = 2 * bench.options.frames, bench.size // 8
-    for level, channels in enumerate(sizes("aniportrait", bench.options.tiny).denoiser.channels):
-        x = torch.randn(frames, (side >> level) ** 2, channels, device=bench.device, dtype=bench.dtype)
-        layer = TemporalAttention(channels).to(bench.device, bench.dtype).requires_grad_(False)
-        title = f"TemporalAttention {tuple(x.shape)}"
+    def compare(title: str, own: Callable[[], Tensor], torchs: Callable[[], Tensor]) -> None:
         outputs = []
-        for label, fused in (("compiled", False), ("own kernel", True)):
-            layer.fused = fused
-            torch._dynamo.reset()
-            run = torch.compile(layer, dynamic=False)
-            outputs.append(run(x, bench.options.frames))
-            bench.note(f"{title}, {label}", bench.seconds(lambda r=run, x=x: r(x, bench.options.frames)) * 1000, "ms")
-        error = float((outputs[1] - outputs[0]).float().norm() / outputs[0].float().norm())
+        for label, call in (("own", own), ("torch", torchs)):
+            replayed = torch.cuda.CUDAGraph()
+            call()
+            with torch.cuda.graph(replayed):
+                outputs.append(call())
+            bench.note(f"{title}, {label}", bench.seconds(replayed.replay) * 1000, "ms")
+        error = float((outputs[0] - outputs[1]).float().norm() / outputs[1].float().norm())
         bench.note(f"{title}, relative difference", error, "")
-    torch._dynamo.reset()
+
+    for level, channels in enumerate(config.channels):
+        tokens, shape = (side >> level) ** 2, f"{side >> level}² x {channels}"
+
+        def values(*size: int) -> Tensor:
+            return torch.randn(*size, device=bench.device, dtype=bench.dtype)
+
+        x = values(2 * frames, side >> level, side >> level, channels).permute(0, 3, 1, 2)
+        group, row = (make.to(bench.device, bench.dtype).requires_grad_(False) for make in (
+            torch.nn.GroupNorm(config.groups, channels), torch.nn.LayerNorm(channels)))  # fmt: skip
+        compare(f"group norm and SiLU {shape}", lambda x=x, n=group: layers.group_norm(x, n, activate=True),
+                lambda x=x, n=group: F.silu(n(x)))  # fmt: skip
+        change, read = values(2 * frames, tokens, channels), values(2 * frames, tokens, channels)
+        compare(f"sum and layer norm {shape}", lambda x=read, n=row, c=change: layers.add_norm(x.clone(), n, c),
+                lambda x=read, n=row, c=change: n(x.clone() + c))  # fmt: skip
+        wide = values(2 * frames, tokens, 8 * channels)
+        compare(f"gate {shape}", lambda x=wide: layers.gate(x),
+                lambda x=wide: x[..., : x.shape[-1] // 2] * F.gelu(x[..., x.shape[-1] // 2 :]))  # fmt: skip
+        qkv, layer = values(2 * frames, tokens, 3 * channels), TemporalAttention(channels)
+        layer.to_qkv, layer.to_out = torch.nn.Identity(), torch.nn.Identity()  # type: ignore[assignment]
+        layer.pe = torch.zeros(1, frames, 3 * channels, device=bench.device, dtype=bench.dtype)
+        compare(f"attention over frames {shape}", lambda x=qkv: layers.temporal_attention(x, frames, MOTION_HEADS),
+                lambda x=qkv, m=layer: m(x, frames))  # fmt: skip
+        reference = KeyValue(values(1, tokens, channels), values(1, tokens, channels))
+        if layers.takes_attention(qkv, reference.keys, config.heads):
+            plain = SelfAttention(channels, config.heads)
+            with attention_kernels(bench.device):
+                compare(f"attention with reference {shape}",
+                        lambda x=qkv, r=reference: layers.spatial_attention(x, *r, frames, config.heads),
+                        lambda x=qkv, r=reference, m=plain: m.attend(x, r, frames))  # fmt: skip
 
 
 def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:

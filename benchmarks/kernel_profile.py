@@ -14,6 +14,7 @@ from zero1toa.diffusion.animator.blocks import Downsample, ResnetBlock, Upsample
 from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
 
 _ROWS = 40
+_OWN = {"group_sums", "group_normalise", "gate", "add", "interleave", *(f"add_and_normalise_{n}" for n in (8, 16, 32))}
 _PARTS: dict[type[nn.Module], str] = {
     ResnetBlock: "residual block",
     Downsample: "resampling",
@@ -62,6 +63,10 @@ def _device_time(event: Any) -> float:
 def _kind(kernel: str) -> str:
     """What a kernel does, by its name."""
     name = kernel.lower()
+    if name == "attend":
+        return "attention"
+    if name in _OWN:
+        return "own kernels"
     for kind, marks in (
         ("attention", ("flash", "fmha", "sdpa", "attention")),
         ("convolution", ("conv", "fprop", "implicit", "dgrad", "wgrad", "nchw", "nhwc")),

@@ -1,5 +1,7 @@
 """Playing an avatar, against projected vertices of the head it is made on."""
 
+import copy
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +130,9 @@ def test_live_playing_needs_cuda(player: AvatarPlayer):
 def test_live_pictures_equal_the_cpu_kernels(player: AvatarPlayer):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    live = LivePlayer(AvatarPlayer(player.bundle, player.head, "cuda"), SIZE)
+    # A player moves its avatar to its device: the other one keeps its own.
+    bundle = dataclasses.replace(player.bundle, avatar=copy.deepcopy(player.bundle.avatar))
+    live = LivePlayer(AvatarPlayer(bundle, player.head, "cuda"), SIZE)
     live._places[2] = 10  # too few at first
     for jaw, azimuth in ((0.0, 20.0), (0.8, -30.0)):
         arkit = torch.stack([coefficients({"jawOpen": jaw}), coefficients({"eyeBlinkLeft": 1.0})])

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from zero1toa import assets
 
-_SHAPES = 128  # of one kind of layer: about 15 in a network, and again for each number of clips and frames
+_SHAPES = 128  # of one function: sizes of pictures and avatars, numbers of frames
 _KEPT = 6  # graphs at once; each holds copies of its inputs, up to 0.3 GB
 
 

@@ -63,15 +63,15 @@ def test_the_papers_cost_by_hand(paper):
     assert paper.work.calls == 75
     assert paper.evaluations == 334 * 1200
     assert paper.teraflop == pytest.approx(334 * 25 * (19.794 + 37.028))
-    update = 25 * 0.0593 + 25 * 0.1074 + 0.0503 + 0.1138
+    update = 25 * 0.0492 + 25 * 0.0880 + 0.0467 + 0.0858
     assert paper.refinement_seconds == pytest.approx(334 * update)
     assert paper.training_seconds == pytest.approx(10_000 * 0.0278)
     assert paper.gaussians == 10 * len(load_head("canonical").faces)
     assert paper.clips_gib == pytest.approx(40 * 16 * 512 * 512 * 3 / 2**30)
     assert paper.weights_gib == pytest.approx(2 * sum(paper.parameters.values()) / 2**30)
-    assert paper.activations_gib == pytest.approx(8.8e9 / 2**30 - paper.weights_gib)
-    assert any(note.startswith("memory: activations after a measurement on one NVIDIA H100") for note in paper.notes)
-    assert any(note.startswith("refinement: predicted for one NVIDIA H100") for note in paper.notes)
+    assert paper.activations_gib == pytest.approx(9.1e9 / 2**30 - paper.weights_gib)
+    assert any(note.startswith("memory: activations after a measurement on one NVIDIA H200") for note in paper.notes)
+    assert any(note.startswith("refinement: predicted for one NVIDIA H200") for note in paper.notes)
     assert any(note.startswith("training: predicted for one NVIDIA H200") for note in paper.notes)
 
 
@@ -140,7 +140,7 @@ def test_score_distillation_by_hand(head):
 
     sds = planned("sds")  # one conditional and one unconditional evaluation of 8 frames in each of 10 000 iterations
     assert (sds.work.frame_evaluations, sds.evaluations, sds.schedule.requests) == (16, 160_000, ())
-    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0578 + 8 * 0.0503) / 16)
+    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0474 + 8 * 0.0467) / 16)
     assert sds.activations_gib is None  # going back through the encoder was not measured
     # A third evaluation, under the negative condition, for noise levels from 0.2 on: of [0.02, 0.98] a share of 78/96.
     assert planned("nfsd").work.frame_evaluations == pytest.approx(8 * (2 + 78 / 96), abs=8 * 0.08)

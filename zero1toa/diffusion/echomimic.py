@@ -114,7 +114,7 @@ def load(
         window_shift: frames by which the windows move with every step; 0 leaves them where they are.
         half_reference: round reference features to half precision, as released.
         mouth: draw the lips; off where audio says what the mouth does.
-        compiled: compile layers and record CUDA graphs; nothing on other devices.
+        compiled: use this package's kernels and record CUDA graphs; nothing on other devices.
 
     Raises:
         AssetError: if a checkpoint is not installed, or does not fit.

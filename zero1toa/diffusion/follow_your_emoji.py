@@ -91,7 +91,7 @@ def load(
         device: where to compute.
         dtype: type in which the networks compute.
         betas: noise schedule, ``scaled_linear`` (as released) or ``linear``.
-        compiled: compile layers and record CUDA graphs; nothing on other devices.
+        compiled: use this package's kernels and record CUDA graphs; nothing on other devices.
 
     Raises:
         AssetError: if a checkpoint is not installed, or does not fit.

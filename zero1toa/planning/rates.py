@@ -66,26 +66,26 @@ _SOURCE = (
 
 DIFFUSION: dict[str, DiffusionRate] = {
     "follow_your_emoji": DiffusionRate(
-        gpu="one NVIDIA H100 80GB",
+        gpu="one NVIDIA H200",
         source=_SOURCE,
         frames=16,
         single_teraflop=19.794,
         guided_teraflop=37.028,
-        single=0.0593,
-        guided=0.1074,
-        encode=0.0503,
-        decode=0.1138,
+        single=0.0492,
+        guided=0.0880,
+        encode=0.0467,
+        decode=0.0858,
     ),
     "aniportrait": DiffusionRate(
-        gpu="one NVIDIA H100 80GB",
+        gpu="one NVIDIA H200",
         source=_SOURCE,
         frames=16,
         single_teraflop=19.195,
         guided_teraflop=36.429,
-        single=0.0578,
-        guided=0.1051,
-        encode=0.0503,
-        decode=0.1138,
+        single=0.0474,
+        guided=0.0858,
+        encode=0.0467,
+        decode=0.0858,
     ),
 }
 """Rates by backbone; both animators have the same autoencoder. The others were never timed alone on a named GPU."""

@@ -140,9 +140,10 @@ class SymGENStore:
             unlocked=request.unlocked,
             seconds={name: round(float(value), 6) for name, value in seconds.items()},
         )
+        # Not compressed: training waits for this, deflating takes ten times as long, and old versions are deleted soon.
         pictures = {"frames": frames, "render": request.frames}
         with self._explained():
-            write_atomically(self._object(record.key, record.version), lambda f: np.savez_compressed(f, **pictures))
+            write_atomically(self._object(record.key, record.version), lambda f: np.savez(f, **pictures))
             text = json.dumps(dataclasses.asdict(record), indent=1)
             write_atomically(self._commit(record.sequence), lambda f: f.write(text.encode()))
         self._index(record)

@@ -1,59 +1,64 @@
-"""Compiling the layers of denoiser and autoencoder for CUDA, and the kernels that attention takes there."""
+"""Bringing denoiser and autoencoder to the kernels of this package on CUDA, and choosing those of attention."""
 
 from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
-from zero1toa.acceleration import keep_compiled
 from zero1toa.diffusion.animator.attention import SpatialTransformer
-from zero1toa.diffusion.animator.blocks import Downsample, ResnetBlock, Upsample
-from zero1toa.diffusion.animator.denoiser import Denoiser
-from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
+from zero1toa.diffusion.animator.blocks import ResnetBlock, Upsample
+from zero1toa.diffusion.animator.motion import MotionModule
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
-from zero1toa.diffusion.animator.normalisation import GroupNorm
 
 
-def compile_networks(networks: AnimatorNetworks, dtype: torch.dtype) -> None:
-    """Have the layers of denoiser and autoencoder compiled when they first run, each shape of a kind once.
+def accelerate(networks: AnimatorNetworks, device: torch.device, dtype: torch.dtype) -> None:
+    """Have the layers of denoiser and autoencoder computed by :mod:`zero1toa.diffusion.animator.fused`.
 
-    A denoiser holds dozens of equal layers: compiling it as a whole takes several times as long and fuses little more,
-    since layers begin with a normalisation, whose statistics need all that came before.
+    What torch's compiler makes of the layers is slower, and takes it two to three minutes.
 
     Args:
         networks: already where and in which type they compute; changed in place.
-        dtype: that type.
+        device: a CUDA device. Older ones than Ampere, which lack the matrix instructions, keep the plain layers.
+        dtype: type in which they compute. The kernels are for half precision; for others the plain layers stay, as for
+            networks of other widths than the released ones'.
     """
-    from diffusers.models.resnet import ResnetBlock2D
+    from zero1toa.diffusion.animator.kernels.layers import TOKEN_WIDTHS
 
-    keep_compiled()
     half = dtype in (torch.bfloat16, torch.float16)
-    if half:
-        from zero1toa.diffusion.animator import temporal_kernel  # noqa: F401  registers the operator
-    for module in networks.denoiser.modules():
-        if isinstance(module, TemporalAttention):
-            module.fused = half  # type: ignore[assignment]
-    _compile(networks.denoiser, (ResnetBlock, SpatialTransformer, MotionModule, Downsample, Upsample))
-    networks.denoiser.conv_norm_out.by_rows = True
-    finish = torch.compile(Denoiser.finish, dynamic=False, fullgraph=True)
-    networks.denoiser.finish = types.MethodType(finish, networks.denoiser)  # type: ignore[method-assign]
-    _compile(networks.autoencoder, (ResnetBlock2D,))
+    widths = set(networks.denoiser.config.channels)
+    if half and widths <= set(TOKEN_WIDTHS) and torch.cuda.get_device_capability(device)[0] >= 8:
+        replace_layers(networks)
 
 
-def _compile(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
-    compiled = {kind: torch.compile(kind.forward, dynamic=False, fullgraph=True) for kind in kinds}
-    for layer in network.modules():
-        if type(layer) not in compiled:
-            continue
-        for norm in layer.modules():
-            if isinstance(norm, nn.GroupNorm):
-                norm.__class__ = GroupNorm  # of diffusers' layers; it adds no state
-                norm.by_rows = True  # type: ignore[assignment]
-        layer.forward = types.MethodType(compiled[type(layer)], layer)  # type: ignore[method-assign]
+def replace_layers(networks: AnimatorNetworks) -> None:
+    """Put the functions of :mod:`zero1toa.diffusion.animator.fused` in the place of the layers' own."""
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.upsampling import Upsample2D
+
+    from zero1toa.diffusion.animator import fused
+
+    kinds: dict[type[nn.Module], tuple[Callable[..., Any], Callable[[Any], None]]] = {
+        ResnetBlock: (fused.residual_block, fused.merge_biases),
+        SpatialTransformer: (fused.spatial_transformer, fused.merge_ending),
+        MotionModule: (fused.motion_module, fused.merge_ending),
+        Upsample: (fused.upsample, fused.merge_repeated),
+        ResnetBlock2D: (fused.autoencoder_block, fused.merge_biases),
+        Upsample2D: (fused.upsample, fused.merge_repeated),
+    }
+    for layer in (*networks.denoiser.modules(), *networks.autoencoder.modules()):
+        if type(layer) in kinds:
+            forward, prepare = kinds[type(layer)]
+            prepare(layer)
+            layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]
+    fused.merge_shifts(networks.denoiser)
+    embedding = networks.denoiser.time_embedding
+    embedding.forward = types.MethodType(fused.time_shifts, embedding)  # type: ignore[method-assign]
+    networks.denoiser.finish = types.MethodType(fused.finish, networks.denoiser)  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zero1toa.diffusion.animator.normalisation import GroupNorm
-
 
 class KeyValue(NamedTuple):
     """Keys and values of an attention layer, ``[B, m, C]`` each."""
@@ -64,15 +62,19 @@ class SelfAttention(nn.Module):
         return KeyValue(*F.linear(features, weight).chunk(2, -1))
 
     def forward(self, x: Tensor, reference: KeyValue | None, split: int) -> Tensor:
-        """Attend; the first ``split`` of ``x`` see the reference. No mask, so that fused kernels apply."""
-        q, k, v = self.to_qkv(x).chunk(3, -1)
+        """Attend; the first ``split`` of ``x`` see the reference."""
+        return self.to_out(self.attend(self.to_qkv(x), reference, split))
+
+    def attend(self, qkv: Tensor, reference: KeyValue | None, split: int) -> Tensor:
+        """Queries, keys and values ``[N, n, 3 C]`` to ``[N, n, C]``. No mask, so that torch's fused kernels apply."""
+        q, k, v = qkv.chunk(3, -1)
         if reference is None or split == 0:
-            return self.to_out(attend(q, k, v, self.heads))
+            return attend(q, k, v, self.heads)
         joined = _join(k[:split], reference.keys), _join(v[:split], reference.values)
         attended = attend(q[:split], *joined, self.heads)
-        if split < len(x):
+        if split < len(qkv):
             attended = torch.cat([attended, attend(q[split:], k[split:], v[split:], self.heads)])
-        return self.to_out(attended)
+        return attended
 
 
 class PromptAttention(nn.Module):
@@ -151,7 +153,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         width = inner or channels
         self.prompt_scale = prompt_scale
-        self.norm = GroupNorm(groups, channels, eps=1e-6)
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, width)
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = SelfAttention(width, heads)

@@ -30,28 +30,21 @@ def build_autoencoder(config: AutoencoderConfig) -> Any:
     )
 
 
-def _chunks(frames: Tensor, even: bool) -> tuple[Tensor, ...]:
-    """Frames that are computed at once; ``even`` repeats the last frame until all chunks are equally long."""
-    missing = -len(frames) % _CHUNK if even else 0
-    return torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)]).split(_CHUNK)
-
-
-def encode(autoencoder: Any, images: Tensor, even: bool = False) -> Tensor:
+def encode(autoencoder: Any, images: Tensor) -> Tensor:
     """Images to latents: the mean of their distribution, so that no noise is drawn.
 
     Args:
         autoencoder: from :func:`build_autoencoder`.
         images: ``[N, 3, H, W]`` in [0, 1].
-        even: compute only in whole chunks, so that compiled layers meet one number of frames.
 
     Returns:
         Scaled latents ``[N, 4, H / 8, W / 8]``.
     """
-    parts = [autoencoder.encode(chunk * 2 - 1).latent_dist.mode() for chunk in _chunks(images, even)]
-    return torch.cat(parts)[: len(images)] * SCALE
+    parts = [autoencoder.encode(chunk * 2 - 1).latent_dist.mode() for chunk in images.split(_CHUNK)]
+    return torch.cat(parts) * SCALE
 
 
-def decode(autoencoder: Any, latents: Tensor, even: bool = False) -> Tensor:
-    """Scaled latents ``[N, 4, h, w]`` to images in [0, 1]; ``even`` as in :func:`encode`."""
-    parts = [autoencoder.decode(chunk).sample for chunk in _chunks(latents / SCALE, even)]
-    return (torch.cat(parts)[: len(latents)] / 2 + 0.5).clamp(0, 1)
+def decode(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Scaled latents ``[N, 4, h, w]`` to images in [0, 1]."""
+    parts = [autoencoder.decode(chunk).sample for chunk in (latents / SCALE).split(_CHUNK)]
+    return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)

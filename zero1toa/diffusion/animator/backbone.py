@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zero1toa.acceleration import Replay
 from zero1toa.diffusion.animator import autoencoder
-from zero1toa.diffusion.animator.acceleration import attention_kernels, compile_networks
+from zero1toa.diffusion.animator.acceleration import accelerate, attention_kernels
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.drawing import DrawingStyle, draw_track
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
@@ -69,8 +69,8 @@ class AnimatorBackbone(abc.ABC):
         dtype: type in which the networks compute; latents and their arithmetic stay float32.
         half_reference: round reference features to half precision, as the released pipelines of AniPortrait and
             EchoMimic do whatever type they run in (changes a prediction by about 1e-4).
-        compiled: compile the layers of denoiser and autoencoder at their first use, and replay evaluations as CUDA
-            graphs; nothing on other devices.
+        compiled: compute the layers of denoiser and autoencoder by this package's kernels, and replay evaluations as
+            CUDA graphs; nothing on other devices.
     """
 
     null_control: bool = False
@@ -95,7 +95,7 @@ class AnimatorBackbone(abc.ABC):
         networks.prepare(self._device, dtype)
         self.replay: Replay | None = None
         if compiled and self._device.type == "cuda":
-            compile_networks(networks, dtype)
+            accelerate(networks, self._device, dtype)
             kernels = functools.partial(attention_kernels, self._device)
             self.replay = Replay(self.evaluate, self._device, kernels)
 
@@ -123,14 +123,14 @@ class AnimatorBackbone(abc.ABC):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames ``[B, T, H, W, 3]`` in [0, 1], sides divisible by 64, to latents ``[B, T, 4, H/8, W/8]`` float32."""
-        latents = autoencoder.encode(self.networks.autoencoder, self._images(frames), even=self.replay is not None)
+        latents = autoencoder.encode(self.networks.autoencoder, self._images(frames))
         return latents.float().unflatten(0, frames.shape[:2])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to frames ``[B, T, H, W, 3]`` float32 in [0, 1]."""
         flat = latents.to(self._device, self._dtype).flatten(0, 1)
-        images = autoencoder.decode(self.networks.autoencoder, flat, even=self.replay is not None)
+        images = autoencoder.decode(self.networks.autoencoder, flat)
         return images.float().permute(0, 2, 3, 1).unflatten(0, latents.shape[:2])
 
     @torch.no_grad()

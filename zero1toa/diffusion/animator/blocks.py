@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from zero1toa.diffusion.animator.attention import LayerContext, SpatialTransformer
 from zero1toa.diffusion.animator.config import UNetConfig
 from zero1toa.diffusion.animator.motion import MotionModule
-from zero1toa.diffusion.animator.normalisation import GroupNorm
 from zero1toa.diffusion.blocks import sinusoid
 
 
@@ -32,10 +31,10 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(groups, in_channels, eps=1e-5)
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_channels, out_channels)
-        self.norm2 = GroupNorm(groups, out_channels, eps=1e-5)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.config import LATENT_CHANNELS, UNetConfig
-from zero1toa.diffusion.animator.normalisation import GroupNorm
 from zero1toa.diffusion.animator.unet import UNet
 
 
@@ -22,7 +21,7 @@ class Denoiser(UNet):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
-        self.conv_norm_out = GroupNorm(config.groups, config.channels[0], eps=1e-5)
+        self.conv_norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(config.channels[0], LATENT_CHANNELS, 3, padding=1)
 
     def project_reference(self, features: Sequence[Tensor]) -> tuple[KeyValue, ...]:

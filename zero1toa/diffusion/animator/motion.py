@@ -7,18 +7,12 @@ from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import FeedForward, to_map, to_tokens
 from zero1toa.diffusion.animator.config import MOTION_HEADS, MOTION_LENGTH
-from zero1toa.diffusion.animator.normalisation import GroupNorm
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention along the frames, with positions added to its input (to queries, keys and values alike).
-
-    Attributes:
-        fused: attend by one CUDA kernel, see :mod:`zero1toa.diffusion.animator.temporal_kernel`; half precision only.
-    """
+    """Self-attention along the frames, with positions added to its input (to queries, keys and values alike)."""
 
     pe: Tensor
-    fused: bool = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,8 +24,6 @@ class TemporalAttention(nn.Module):
         """``x`` ``[B * T, n, C]``, ``frames`` T."""
         placed = x.unflatten(0, (-1, frames)) + self.pe[0, :frames, None]
         qkv = self.to_qkv(placed)
-        if self.fused:
-            return self.to_out(torch.ops.zero1toa.temporal_attention(qkv, MOTION_HEADS).flatten(0, 1))
         # [B, T, n, 3 C] -> three of [B, n, heads, T, d]. The sequences are so short that plain batched products beat
         # torch's fused kernels, which work on tiles of at least 64 tokens.
         q, k, v = qkv.unflatten(-1, (3, MOTION_HEADS, -1)).permute(3, 0, 2, 4, 1, 5)
@@ -49,7 +41,7 @@ class MotionModule(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(groups, channels, eps=1e-6)
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.attn1 = TemporalAttention(channels)

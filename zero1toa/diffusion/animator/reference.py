@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import LayerContext, to_tokens
 from zero1toa.diffusion.animator.config import UNetConfig
-from zero1toa.diffusion.animator.normalisation import GroupNorm
 from zero1toa.diffusion.animator.unet import UNet
 
 
@@ -20,7 +19,7 @@ class LastTransformer(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(groups, channels, eps=1e-6)
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
         self.norm1 = nn.LayerNorm(channels)
 

@@ -1,0 +1,99 @@
+"""What the animators' CUDA kernels compute, as plain formulas on any device and in any type."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zero1toa.diffusion.animator.attention import KeyValue
+
+
+def group_norm(
+    x: Tensor, norm: nn.GroupNorm, more: Tensor | None = None, shift: Tensor | None = None, activate: bool = False
+) -> Tensor:
+    joined = x if more is None else torch.cat([x, more], 1)
+    if shift is not None:
+        joined = joined + shift[:, None, None]
+    normed = F.group_norm(joined, norm.num_groups, norm.weight.to(x), norm.bias.to(x), norm.eps)
+    return F.silu(normed) if activate else normed
+
+
+def add_norm(
+    tokens: Tensor,
+    norm: nn.LayerNorm,
+    change: Tensor | None = None,
+    constant: Tensor | None = None,
+    factor: float = 1.0,
+    places: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    if change is not None:
+        tokens += factor * change
+    if constant is not None:
+        tokens += constant.repeat_interleave(len(tokens) // len(constant), 0)
+    normed = F.layer_norm(tokens, tokens.shape[-1:], norm.weight.to(tokens), norm.bias.to(tokens), norm.eps)
+    if places is not None:
+        normed = normed + places.repeat(len(tokens) // len(places), 1)[:, None]
+    return normed if out is None else out.copy_(normed)
+
+
+def gate(x: Tensor) -> Tensor:
+    values, gates = x.chunk(2, -1)
+    return values * F.gelu(gates)
+
+
+def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:
+    total = maps[0]
+    for other in maps[1:]:
+        # Tokens are a map's pixels in its own order.
+        same = total.ndim == other.ndim
+        total = total + (other if same else other.unflatten(1, total.shape[-2:]).permute(0, 3, 1, 2))
+    return total if shift is None else total + shift[:, None, None]
+
+
+def interleave(x: Tensor, shift: Tensor) -> Tensor:
+    squares = x.unflatten(1, (2, 2, -1))
+    height, width = x.shape[-2] - 1, x.shape[-1] - 1
+    out = x.new_empty(len(x), squares.shape[3], 2 * height, 2 * width)
+    for below in range(2):
+        for right in range(2):
+            part = squares[:, below, right, :, below : below + height, right : right + width]
+            out[..., below::2, right::2] = part + shift[:, None, None]
+    return out
+
+
+def temporal_attention(qkv: Tensor, frames: int, heads: int) -> Tensor:
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unflatten(0, (-1, frames)).permute(3, 0, 2, 4, 1, 5)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return (scores.softmax(-1) @ v).permute(0, 3, 1, 2, 4).flatten(-2).flatten(0, 1)
+
+
+def takes_attention(qkv: Tensor, others: Tensor | None, heads: int) -> bool:
+    return qkv.shape[1] % 64 == 0
+
+
+def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, split: int, heads: int) -> Tensor:
+    pictures = []
+    for index, picture in enumerate(qkv):
+        own = KeyValue(*picture.chunk(3, -1)[1:])
+        if keys is not None and values is not None and index < split:
+            clip = index // (split // len(keys))
+            own = KeyValue(torch.cat([own.keys, keys[clip]]), torch.cat([own.values, values[clip]]))
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(0, 1) for part in (picture.chunk(3, -1)[0], *own))
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        pictures.append((scores.softmax(-1) @ v).transpose(0, 1).flatten(1))
+    return torch.stack(pictures)
+
+
+NAMES = (
+    "add",
+    "add_norm",
+    "gate",
+    "group_norm",
+    "interleave",
+    "spatial_attention",
+    "takes_attention",
+    "temporal_attention",
+)
+"""The functions that :mod:`zero1toa.diffusion.animator.fused` takes from the kernels."""

@@ -1,0 +1,201 @@
+"""The layers of denoiser and autoencoder over the kernels of this package: CUDA, half precision.
+
+Each function computes what the layer's own ``forward`` computes, in fewer passes over memory, and takes its place (see
+:mod:`zero1toa.diffusion.animator.acceleration`). Products and convolutions stay torch's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zero1toa.diffusion.animator.attention import (
+    KeyValue,
+    LayerContext,
+    SelfAttention,
+    SpatialTransformer,
+    to_tokens,
+)
+from zero1toa.diffusion.animator.blocks import ResnetBlock, TimeEmbedding
+from zero1toa.diffusion.animator.config import MOTION_HEADS
+from zero1toa.diffusion.animator.denoiser import Denoiser
+from zero1toa.diffusion.animator.kernels.layers import (
+    add,
+    add_norm,
+    gate,
+    group_norm,
+    interleave,
+    spatial_attention,
+    takes_attention,
+    temporal_attention,
+)
+from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
+
+# Up to this side, maps are padded before a convolution of 2 x 2: if cuDNN is to do it, it takes an older kernel for 32
+# maps of 16 x 16, of half the speed, and the padding itself costs next to nothing there.
+_PADDED = 16
+
+
+def residual_block(layer: ResnetBlock, x: Tensor, time: Tensor, skip: Tensor | None = None) -> Tensor:
+    """See :meth:`ResnetBlock.forward`; ``time`` is of :func:`time_shifts`, and ``skip`` is read where it lies."""
+    return _residual(layer, x, skip, time[0, layer.shifts])  # type: ignore[index]
+
+
+def time_shifts(embedding: TimeEmbedding, timestep: Tensor) -> Tensor:
+    """In place of the time embedding, what all residual blocks make of it, by one product instead of one for each."""
+    time = type(embedding).forward(embedding, timestep)
+    return F.linear(time, embedding.shift_weight, embedding.shift_bias)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def merge_shifts(denoiser: Denoiser) -> None:
+    """Prepare the time embedding for :func:`time_shifts`, the biases of the blocks' first convolutions included."""
+    blocks = [layer for layer in denoiser.modules() if isinstance(layer, ResnetBlock)]
+    weight = torch.cat([block.time_emb_proj.weight for block in blocks])
+    bias = torch.cat([block.time_emb_proj.bias + block.conv1.bias for block in blocks])  # type: ignore[operator]
+    first = 0
+    for block in blocks:
+        width = block.time_emb_proj.out_features
+        block.shifts = slice(first, first + width)  # type: ignore[assignment]
+        block.time_emb_proj.weight.data = weight[first : first + width]  # not held twice
+        first += width
+    denoiser.time_embedding.shift_weight, denoiser.time_embedding.shift_bias = weight, bias  # type: ignore[assignment]
+
+
+def autoencoder_block(layer: Any, x: Tensor, temb: Tensor | None = None) -> Tensor:
+    """A ``diffusers.models.resnet.ResnetBlock2D`` of the autoencoder, which has no time embedding.
+
+    Score distillation goes back through the encoder: the kernels have no gradients, so that this runs the block's own.
+    """
+    if x.requires_grad and torch.is_grad_enabled():
+        return type(layer).forward(layer, x, temb)  # type: ignore[no-any-return]
+    return _residual(layer, x, None, layer.conv1.bias)
+
+
+def _residual(layer: Any, x: Tensor, skip: Tensor | None, shift: Tensor) -> Tensor:
+    x, skip = _rows(x), None if skip is None else _rows(skip)
+    hidden = _convolve(layer.conv1, group_norm(x, layer.norm1, skip, activate=True))
+    hidden = _convolve(layer.conv2, group_norm(hidden, layer.norm2, shift=shift, activate=True))
+    if layer.conv_shortcut is None:
+        return add(hidden, x, shift=layer.conv2.bias)
+    maps = [x] if skip is None else [x, skip]
+    weights = layer.conv_shortcut.weight.flatten(1).split([part.shape[1] for part in maps], 1)
+    products = (F.linear(to_tokens(part), weight) for part, weight in zip(maps, weights, strict=True))
+    return add(hidden, *products, shift=layer.conv2.bias)
+
+
+@torch.no_grad()
+def merge_biases(layer: Any) -> None:
+    """Bring the bias of a residual block's shortcut into that of its second convolution: both are added at the end."""
+    if layer.conv_shortcut is not None:
+        layer.conv2.bias += layer.conv_shortcut.bias
+        layer.conv_shortcut.bias = None
+
+
+def upsample(layer: Any, x: Tensor, output_size: None = None) -> Tensor:
+    """See :meth:`Upsample.forward`; ``diffusers.models.upsampling.Upsample2D`` computes the same.
+
+    A convolution of repeated pixels meets each of them up to twice in a row. Over the pixels as they were it is four
+    convolutions of 2 x 2, one for each pixel of the square that comes of one: 4/9 of the arithmetic.
+    """
+    rows = _rows(x)
+    if rows.shape[-1] > _PADDED:
+        return interleave(F.conv2d(rows, layer.squares, padding=1), layer.conv.bias)
+    padded = F.pad(rows.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).permute(0, 3, 1, 2)
+    return interleave(F.conv2d(padded, layer.squares), layer.conv.bias)
+
+
+@torch.no_grad()
+def merge_repeated(layer: Any) -> None:
+    """Prepare an upsampling layer for :func:`upsample`: weights ``[4 C, C, 2, 2]`` of the four convolutions."""
+    weight = layer.conv.weight
+    # By pixel of the square and place in the window: upper and left pixels see the first of three alone, then the two
+    # others in one pixel; lower and right ones the first two in one, then the last alone.
+    seen = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], device=weight.device).double()
+    squares = torch.einsum("uac,vbd,oicd->uvoiab", seen, seen, weight.double()).flatten(0, 2)
+    layer.squares = squares.to(weight).contiguous(memory_format=torch.channels_last)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A map laid out channels last, as nearly all are."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """Without the bias, which the next kernel adds."""
+    return F.conv2d(x, convolution.weight, None, convolution.stride, convolution.padding)
+
+
+def spatial_transformer(
+    layer: SpatialTransformer, x: Tensor, context: LayerContext, split: int
+) -> tuple[Tensor, Tensor]:
+    """See :meth:`SpatialTransformer.forward`."""
+    tokens = layer.proj_in(to_tokens(group_norm(x, layer.norm)))
+    normed = add_norm(tokens, layer.norm1)
+    attended = _attend_space(layer.attn1, normed, context.reference, split)
+    if layer.attn2 is None:
+        return _finish(layer, x, tokens, add_norm(tokens, layer.norm3, attended)), normed
+    last = torch.empty_like(tokens)
+    for part, prompt in ((slice(split), context.prompt), (slice(split, None), context.null_prompt)):
+        own, change, target = tokens[part], attended[part], last[part]
+        if not len(own):
+            continue
+        assert prompt is not None
+        if prompt.keys.shape[1] == 1:
+            # Attention over a single token is that token, whatever the query.
+            constant = layer.attn2.to_out(prompt.values)
+            if layer.prompt_scale != 1:
+                constant = layer.prompt_scale * constant
+            add_norm(own, layer.norm3, change, constant=constant, out=target)
+        else:
+            assert layer.norm2 is not None
+            read = layer.attn2(add_norm(own, layer.norm2, change), prompt, None, len(own))
+            add_norm(own, layer.norm3, read, factor=layer.prompt_scale, out=target)
+    return _finish(layer, x, tokens, last), normed
+
+
+def _attend_space(layer: SelfAttention, normed: Tensor, reference: KeyValue | None, split: int) -> Tensor:
+    qkv = layer.to_qkv(normed)
+    keys, values = (None, None) if reference is None or split == 0 else reference
+    if takes_attention(qkv, keys, layer.heads):
+        return layer.to_out(spatial_attention(qkv, keys, values, split, layer.heads))
+    return layer.to_out(layer.attend(qkv, reference, split))
+
+
+def motion_module(layer: MotionModule, x: Tensor, frames: int) -> Tensor:
+    """See :meth:`MotionModule.forward`."""
+    tokens = layer.proj_in(to_tokens(group_norm(x, layer.norm)))
+    normed = add_norm(tokens, layer.norm1, places=layer.attn1.pe[0, :frames])
+    normed = add_norm(tokens, layer.norm2, _attend_time(layer.attn1, normed, frames), places=layer.attn2.pe[0, :frames])
+    return _finish(layer, x, tokens, add_norm(tokens, layer.norm3, _attend_time(layer.attn2, normed, frames)))
+
+
+def _attend_time(layer: TemporalAttention, placed: Tensor, frames: int) -> Tensor:
+    return layer.to_out(temporal_attention(layer.to_qkv(placed), frames, MOTION_HEADS))
+
+
+def _finish(layer: SpatialTransformer | MotionModule, x: Tensor, tokens: Tensor, normed: Tensor) -> Tensor:
+    """Feed forward, project back, add to the layer's input."""
+    gated = gate(layer.ff.proj(normed))
+    return add(x, F.linear(tokens, layer.proj_out.weight), layer.ff.out(gated))
+
+
+@torch.no_grad()
+def merge_ending(layer: SpatialTransformer | MotionModule) -> None:
+    """Bring the layer's last projection into its feed-forward's second product: only a sum lies between them.
+
+    That is as much arithmetic as before, but the sum is neither written, read nor rounded.
+    """
+    inner, outer = layer.ff.out, layer.proj_out
+    exact = outer.weight.double()
+    bias = outer.bias.double() + exact @ inner.bias.double()
+    inner.weight.copy_(exact @ inner.weight.double())
+    inner.bias.copy_(bias)
+
+
+def finish(denoiser: Denoiser, x: Tensor) -> Tensor:
+    """See :meth:`Denoiser.finish`."""
+    return denoiser.conv_out(group_norm(x, denoiser.conv_norm_out, activate=True))

@@ -1,0 +1,216 @@
+"""The kernels of ``layers.cu`` and of attention, as functions of tensors.
+
+All work on CUDA in half precision. Maps are ``[N, C, h, w]``, laid out channels last, tokens ``[N, n, C]``; both are
+the same rows of channels in memory.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zero1toa.diffusion.animator.kernels.loader import Kernel, kernel
+
+_VECTOR = 8  # values that a thread moves at once
+_THREADS = 256  # of a block, about
+_PIECES = 5  # vectors of a row that a thread of the layer normalisation holds
+_WIDTHS = {_VECTOR * _PIECES * lanes: lanes for lanes in (8, 16, 32)}  # threads that share a row
+
+TOKEN_WIDTHS = tuple(_WIDTHS)
+"""Widths of tokens that :func:`add_norm` takes."""
+
+
+def _layers(name: str, x: Tensor, shared: int = 0) -> Kernel:
+    return kernel("layers.cu", name, x.dtype, x.device.index, shared)
+
+
+def _lines(vectors: int) -> int:
+    """Rows that a block works on at once."""
+    return max(1, _THREADS // vectors)
+
+
+def group_norm(
+    x: Tensor, norm: nn.GroupNorm, more: Tensor | None = None, shift: Tensor | None = None, activate: bool = False
+) -> Tensor:
+    """Group normalisation.
+
+    Args:
+        x: a map.
+        norm: gains, offsets and groups; its channels are those of ``x`` and ``more`` together, divisible by 8.
+        more: a map whose channels follow those of ``x``.
+        shift: added to each channel before ``[C]``.
+        activate: apply SiLU after.
+
+    Returns:
+        The normed map, joined.
+    """
+    samples, own, height, width = x.shape
+    channels, groups, rows = norm.num_channels, norm.num_groups, height * width
+    vectors = channels // _VECTOR
+    lines = _lines(vectors)
+    parts = min(32, math.ceil(rows / lines))
+    share = math.ceil(rows / parts)
+    sums = x.new_empty(samples, parts, 2, groups, dtype=torch.float32)
+    _layers("group_sums", x, 8 * lines * channels)(
+        (parts, samples), (vectors, lines), x, more, shift, sums, rows, own // _VECTOR, vectors, groups, share
+    )
+    out = torch.empty_like(x) if more is None else _map(x, channels)
+    share = max(lines, math.ceil(rows / 64))
+    _layers("group_normalise", x, 8 * groups)(
+        (math.ceil(rows / share), samples), (vectors, lines), x, more, shift, sums, norm.weight, norm.bias, out, rows,
+        own // _VECTOR, vectors, groups, parts, share, norm.eps, int(activate),
+    )  # fmt: skip
+    return out
+
+
+def _map(x: Tensor, channels: int) -> Tensor:
+    """Room for a map like another, with other channels."""
+    samples, _, height, width = x.shape
+    return x.new_empty(samples, height, width, channels).permute(0, 3, 1, 2)
+
+
+def add_norm(
+    tokens: Tensor,
+    norm: nn.LayerNorm,
+    change: Tensor | None = None,
+    constant: Tensor | None = None,
+    factor: float = 1.0,
+    places: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Add to tokens, and normalise each.
+
+    Args:
+        tokens: changed in place where there is anything to add; width one of :data:`TOKEN_WIDTHS`.
+        norm: gains and offsets.
+        change: added to the tokens, times ``factor``.
+        constant: ``[B, 1, C]``, each added to all tokens of N / B entries.
+        factor: of ``change``.
+        places: positions of frames ``[T, C]``, added to what is normed.
+        out: where to put it.
+
+    Returns:
+        The normed tokens.
+    """
+    entries, pixels, channels = tokens.shape
+    out = torch.empty_like(tokens) if out is None else out
+    lanes, rows = _WIDTHS[channels], entries * pixels
+    period = rows if constant is None else rows // len(constant)
+    _layers(f"add_and_normalise_{lanes}", tokens)(
+        (math.ceil(rows * lanes / _THREADS), 1), (_THREADS, 1), tokens, change, constant,
+        None if change is None and constant is None else tokens, out, norm.weight, norm.bias, places, rows, period,
+        factor, pixels, 1 if places is None else len(places), norm.eps,
+    )  # fmt: skip
+    return out
+
+
+def gate(x: Tensor) -> Tensor:
+    """Values and gates side by side ``[..., 2 D]`` to values times GELU of gates ``[..., D]``."""
+    width = x.shape[-1] // 2
+    out = x.new_empty(*x.shape[:-1], width)
+    rows = out.numel() // width
+    share = 4
+    _layers("gate", x)((math.ceil(rows / share), 1), (width // _VECTOR, 1), x, out, rows, width // _VECTOR, share)
+    return out
+
+
+def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Sum of up to four maps or tokens of the same rows, shaped as the first, and of ``shift`` ``[C]``."""
+    first = maps[0]
+    channels = first.shape[1] if first.ndim == 4 else first.shape[-1]
+    out, rows, vectors = torch.empty_like(first), first.numel() // channels, channels // _VECTOR
+    lines = _lines(vectors)
+    share = 4 * lines
+    given = [*maps, None, None, None][:4]
+    _layers("add", first)((math.ceil(rows / share), 1), (vectors, lines), *given, shift, out, rows, vectors, share)
+    return out
+
+
+def temporal_attention(qkv: Tensor, frames: int, heads: int) -> Tensor:
+    """Attention over the frames of a clip, separately at each pixel.
+
+    Args:
+        qkv: queries, keys and values side by side ``[B * T, n, 3 * heads * d]``, d divisible by 8.
+        frames: T, at most 32.
+        heads: number of heads, at most 8.
+
+    Returns:
+        ``[B * T, n, heads * d]``.
+    """
+    entries, pixels, channels = qkv.shape
+    width = channels // 3 // heads
+    out = qkv.new_empty(entries, pixels, heads * width)
+    attend = kernel(
+        "temporal_attention.cu", "attend", qkv.dtype, qkv.device.index, WIDTH=width, TILES=math.ceil(frames / 16)
+    )
+    factor = math.log2(math.e) / math.sqrt(width)
+    attend((pixels, entries // frames), (32 * heads, 1), qkv, out, frames, pixels, heads, factor)
+    return out
+
+
+def interleave(x: Tensor, shift: Tensor) -> Tensor:
+    """Four maps of half the resolution to one.
+
+    Args:
+        x: ``[N, 4 C, h + 1, w + 1]``: of each 2 x 2 pixels the upper left, upper right, lower left, lower right one;
+            the right ones lie a column, the lower ones a row further on.
+        shift: added to each channel ``[C]``.
+
+    Returns:
+        ``[N, C, 2 h, 2 w]``.
+    """
+    samples, channels, height, width = x.shape
+    height, width, channels = height - 1, width - 1, channels // 4
+    out = x.new_empty(samples, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+    vectors = channels // _VECTOR
+    _layers("interleave", x)(
+        (2 * height, samples), (vectors, _lines(vectors)), x, shift, out, height, width, vectors
+    )  # fmt: skip
+    return out
+
+
+_SPATIAL_WIDTH, _SPATIAL_TILE, _SPATIAL_ROWS, _SPATIAL_THREADS = 40, 128, 192, 512
+
+SPATIAL_SHARED = 180_352
+"""Bytes of shared memory that a block of :func:`spatial_attention` uses."""
+
+
+def takes_attention(qkv: Tensor, others: Tensor | None, heads: int) -> bool:
+    """Whether :func:`spatial_attention` computes this: a width and numbers of tokens that it is made for, on Hopper."""
+    counts = [tokens.shape[1] for tokens in (qkv, others) if tokens is not None]
+    return (
+        qkv.shape[-1] == 3 * heads * _SPATIAL_WIDTH
+        and all(count % _SPATIAL_TILE == 0 for count in counts)
+        and torch.cuda.get_device_capability(qkv.device)[0] == 9
+    )
+
+
+def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, split: int, heads: int) -> Tensor:
+    """Self-attention, joined by a reference's keys and values where there are any.
+
+    Args:
+        qkv: queries, keys and values side by side ``[N, n, 3 * heads * 40]``.
+        keys: of the reference ``[B, m, heads * 40]``.
+        values: likewise.
+        split: leading entries of ``qkv`` that read them, of B clips.
+        heads: number of heads.
+
+    Returns:
+        ``[N, n, heads * 40]``.
+    """
+    pictures, tokens, channels = qkv.shape
+    out = qkv.new_empty(pictures, tokens, channels // 3)
+    if keys is not None and values is not None:
+        keys, values = keys.contiguous(), values.contiguous()
+    clips, others = (1, 0) if keys is None else keys.shape[:2]
+    attend = kernel(
+        "spatial_attention.cu", "attend", qkv.dtype, qkv.device.index, SPATIAL_SHARED, SHARED=SPATIAL_SHARED
+    )
+    factor = math.log2(math.e) / math.sqrt(_SPATIAL_WIDTH)
+    attend(
+        (math.ceil(tokens / _SPATIAL_ROWS), pictures * heads), (_SPATIAL_THREADS, 1), qkv, keys, values, out, tokens,
+        others, heads, 0 if keys is None else split, max(1, split // clips), factor,
+    )  # fmt: skip
+    return out
