@@ -1,6 +1,6 @@
-"""Speed of training and rendering an avatar on a GPU, and of a tenth of the paper's schedule.
+"""Speed and memory of training and rendering an avatar on a GPU, and speed of a tenth of the paper's schedule.
 
-    python benchmarks/avatar_speed.py --output speed [--parts train render paper] [--backbone follow_your_emoji]
+    python benchmarks/avatar_speed.py --output speed [--parts train memory render paper] [--backbone follow_your_emoji]
 
 Nothing is downloaded: LPIPS and the animator have random weights of the real size, and the clips that are trained on
 are the avatar's own renders with noise; speed does not depend on either. The avatar is the paper preset's, with ten
@@ -13,6 +13,8 @@ Gaussians on each triangle of the embedded head. Figures are printed beside thei
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import statistics
 import tempfile
 import time
@@ -43,7 +45,7 @@ from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.symgen.reconstruct import Reconstruction
 from zero1toa.types import Portrait, SampleKey
 
-PARTS = ("train", "render", "paper")
+PARTS = ("train", "memory", "render", "paper")
 LIMITS = {
     "training steps/s, 512²": ">= 25",
     "one by one, 512²": ">= 1500",
@@ -121,22 +123,27 @@ def noisy(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     return pictures // 2 + coarse.repeat(8, 1).repeat(8, 2)
 
 
+def trainer_with_clips(bench: Bench, *overrides: str) -> Reconstruction:
+    """A trainer that has the first two clips of its dataset, which are its own renders with noise."""
+    clips: dict[SampleKey, NDArray[np.uint8]] = {}
+    trainer = Reconstruction(
+        bench.portrait, bench.config("density.every=0", *overrides), bench.head, avatar_id="bench",
+        fetch=lambda key, _: (clips[key], len(clips[key])), device=bench.device,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        request = trainer.request()
+        assert request is not None
+        clips[request.key] = noisy(request.frames, rng)
+        trainer._install(request.key, 1)
+    return trainer
+
+
 def train(bench: Bench) -> None:
     """Steps a second on 8 frames of one clip: pose, rig, render, L1 and LPIPS, backward, Adam."""
     perceptual = random_perceptual(bench.device)
     for size in bench.sizes:
-        config = bench.config(f"render.size={size}", "density.every=0")
-        clips: dict[SampleKey, NDArray[np.uint8]] = {}
-        trainer = Reconstruction(
-            bench.portrait, config, bench.head, avatar_id="bench", fetch=lambda key, _, c=clips: (c[key], len(c[key])),
-            device=bench.device,
-        )  # fmt: skip
-        rng = np.random.default_rng(0)
-        for _ in range(2):  # the first two clips
-            request = trainer.request()
-            assert request is not None
-            clips[request.key] = noisy(request.frames, rng)
-            trainer._install(request.key, 1)
+        trainer = trainer_with_clips(bench, f"render.size={size}")
         for label, term in (("without LPIPS, ", trainer._loss.perceptual), ("", perceptual)):
             trainer._loss.perceptual = term
             seconds = bench.seconds(trainer.step, repeats=30, warm=10)
@@ -145,6 +152,31 @@ def train(bench: Bench) -> None:
         bench.note(f"Gaussians in training, {size}²", len(trainer.gaussians), "")
         if bench.cuda:
             bench.note(f"peak memory since the start, {size}²", torch.cuda.max_memory_allocated() / 1e9, "GB")
+
+
+def memory(bench: Bench) -> None:
+    """Peak of training's allocated memory, its dataset left out: more pixels, fewer frames, fewer Gaussians."""
+    perceptual = random_perceptual(bench.device)
+    size = bench.sizes[0]
+    for kind, (side, frames, count) in itertools.product(
+        ("structure", "lpips"), ((size, 8, 10), (2 * size, 8, 10), (size, 2, 10), (size, 8, 3))
+    ):
+        gc.collect()
+        before = torch.cuda.memory_allocated() if bench.cuda else 0
+        overrides = (f"render.size={side}", f"loop.batch_frames={frames}", f"avatar.gaussians_per_triangle={count}")
+        trainer = trainer_with_clips(bench, *overrides, "loss.perceptual_kind=structure")
+        if kind == "lpips":
+            trainer._loss.perceptual = perceptual
+            trainer.step()  # compiles; what that needs for a moment is no part of training
+        if bench.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(4):
+            trainer.step()
+        name = f"{kind}, {side}², {frames} frames, {len(trainer.gaussians)} Gaussians"
+        if bench.cuda:
+            dataset = sum(pictures.nbytes for pictures in trainer._clips.values())
+            bench.note(name, (torch.cuda.max_memory_allocated() - before - dataset) / 1e9, "GB")
+        del trainer
 
 
 def render(bench: Bench) -> None:
@@ -244,7 +276,7 @@ def main() -> None:
     bench = Bench(parser.parse_args())
     print(f"{bench.record['device']}, torch {torch.__version__}, {bench.record['date']}")
     for part in bench.options.parts:
-        {"train": train, "render": render, "paper": paper}[part](bench)
+        {"train": train, "memory": memory, "render": render, "paper": paper}[part](bench)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The loop on Ray: the serial result bit for bit, whoever is killed on the way."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "symgen"))
 
 from tiny import tiny_config, tiny_portrait
 
 from zero1toa.avatar.bundle import read_bundle
+from zero1toa.cli import app
+from zero1toa.commands import generate
 from zero1toa.distributed.generate import generate_batch, generate_distributed
 from zero1toa.distributed.records import Job
 from zero1toa.distributed.session import ray_session
@@ -22,6 +26,7 @@ from zero1toa.errors import OutputError
 from zero1toa.head.registry import load_head
 from zero1toa.symgen.loop import generate_serial
 from zero1toa.symgen.store import SymGENStore
+from zero1toa.types import Portrait
 
 STEPS = "diffusion.steps=100"  # a clip takes long enough to be killed in
 
@@ -167,3 +172,26 @@ def test_a_stopped_run_leaves_a_checkpoint_that_the_serial_loop_continues(serial
     result = generate_serial(tiny_portrait(), tiny_config(STEPS), tmp_path)
     assert result.continued_from >= 3
     check(result, serial[0])
+
+
+def test_a_trainer_that_runs_out_of_gpu_memory_is_one_line_and_exit_code_2(monkeypatch, tmp_path):
+    """In its own process; the line comes out of it as it would in this one, and nobody tries again."""
+
+    class HungryPortrait(Portrait):  # defined here, so that it goes to the trainer's process by value
+        """Stands in for a GPU that is too small: whoever trains on it runs out of memory."""
+
+        @property
+        def size(self):
+            torch.cuda.mem_get_info = lambda device: (2**30, 8 * 2**30)  # in the trainer's process, which ends here
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    tiny = tiny_portrait()
+    portrait = HungryPortrait(**{field.name: getattr(tiny, field.name) for field in dataclasses.fields(tiny)})
+    monkeypatch.setattr(
+        generate, "generate_avatar", lambda *_, **__: generate_distributed(portrait, tiny_config(), tmp_path)
+    )
+    result = CliRunner().invoke(app, ["generate", "photo.jpg", "-o", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: too little GPU memory to train the avatar: of its 8.0 GiB 1.0 are free; ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "avatar").exists()

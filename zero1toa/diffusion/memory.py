@@ -129,6 +129,20 @@ def device_memory(device: torch.device) -> tuple[int, int]:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
 
 
+def free_memory(device: torch.device, held: int) -> tuple[str, float]:
+    """What is free on a CUDA device, in words, and GiB that are free or held.
+
+    Args:
+        device: the device.
+        held: bytes that this process holds and could do without.
+    """
+    free, total = device_memory(device)
+    said = f"of its {total / _GIB:.1f} GiB {free / _GIB:.1f} are free"
+    if held:
+        said += f" and {held / _GIB:.1f} held by this process"
+    return said, (free + held) / _GIB
+
+
 def check_memory(config: Config, device: torch.device) -> None:
     """Refuse a backbone that cannot fit into a GPU's free memory, before it is loaded.
 
@@ -166,13 +180,9 @@ def explained(config: Config, device: torch.device, doing: str) -> Iterator[None
 
 
 def _explain(config: Config, device: torch.device, doing: str, held: int) -> str:
-    free, total = device_memory(device)
-    budget = (free + held) / _GIB
+    has, budget = free_memory(device, held)
     name = config.diffusion.backbone
     needed, activations = needed_gib(config), _activations(config)
-    has = f"of its {total / _GIB:.1f} GiB {free / _GIB:.1f} are free"
-    if held:
-        has += f" and {held / _GIB:.1f} held by this process"
     needs = f"what '{name}' needs is not known"
     if needed is not None and activations is None:
         needs = f"the weights of '{name}' alone need {needed:.1f} GiB, and a refinement more that was not measured"

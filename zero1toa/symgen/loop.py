@@ -9,6 +9,7 @@ import torch
 
 from zero1toa.avatar.bundle import write_bundle
 from zero1toa.config import Config
+from zero1toa.diffusion.memory import explained
 from zero1toa.errors import ConfigError
 from zero1toa.head.protocol import HeadModel
 from zero1toa.symgen.alternation import Emit, alternate
@@ -16,6 +17,7 @@ from zero1toa.symgen.distillation.distillation import ScoreDistillation, check_d
 from zero1toa.symgen.folder import RunFolder, open_run
 from zero1toa.symgen.landmarks import choose_detector
 from zero1toa.symgen.locks import FolderLock
+from zero1toa.symgen.memory import training_explained
 from zero1toa.symgen.progress import Progress, ProgressEvent, silent
 from zero1toa.symgen.reconstruct import Fetch, Reconstruction
 from zero1toa.symgen.refinery import Refiner, Refinery, SerialRefinery
@@ -44,6 +46,7 @@ def generate_serial(
         OutputError: if the folder cannot be written or belongs to another portrait or configuration.
         ConfigError: for values that cannot work together.
         AssetError: if the backbone's weights are not installed.
+        DeviceMemoryError: if a GPU's memory runs out.
         BackboneError: if refinement keeps failing.
         KeyboardInterrupt: on Ctrl-C; the same call continues from the last checkpoint.
     """
@@ -52,13 +55,15 @@ def generate_serial(
     policy = StalenessPolicy(config.loop.update_interval)
     with FolderLock(folder.dataset / LOCK):
         store = open_store(folder, portrait)
-        refiner = Refiner(config, choose_device(config.device))
+        device = choose_device(config.device)
+        refiner = Refiner(config, device)
         refinery = SerialRefinery(store, policy, refiner)
         distillation = None
         if config.distillation.method != "none":
             if refiner.backbone is None:
                 raise ConfigError("score distillation needs the diffusion model; leave diffusion.enabled on")
-            distillation = ScoreDistillation(config, refiner.backbone, store.reference())
+            with explained(config, device, "to prepare score distillation"):
+                distillation = ScoreDistillation(config, refiner.backbone, store.reference())
         result = run(
             portrait, config, folder, store.fetch, refinery, policy, progress, head=head, distillation=distillation
         )
@@ -95,6 +100,9 @@ def run(
 
     Returns:
         The result, or None if the run was stopped.
+
+    Raises:
+        DeviceMemoryError: if a GPU's memory runs out.
     """
     with FolderLock(folder.trainer_lock):
         return _run(portrait, config, folder, fetch, refinery, policy, emit, head, distillation, stopping)
@@ -117,22 +125,24 @@ def _run(
 
         head = load_head(config.head)
     detector, note = choose_detector(config.diffusion)
-    trainer = Reconstruction(
-        portrait,
-        config,
-        head,
-        avatar_id=folder.avatar,
-        fetch=fetch,
-        detector=detector,
-        distillation=distillation,
-        device=choose_device(config.device),
-        notes=(note,) if note else (),
-    )
-    trainer.restore(folder.state)
-    first = trainer.step_count
-    if not alternate(trainer, refinery, policy, folder, emit, stopping):
-        return None
-    bundle = trainer.bundle()
+    device = choose_device(config.device)
+    with training_explained(config, len(head.faces), device):
+        trainer = Reconstruction(
+            portrait,
+            config,
+            head,
+            avatar_id=folder.avatar,
+            fetch=fetch,
+            detector=detector,
+            distillation=distillation,
+            device=device,
+            notes=(note,) if note else (),
+        )
+        trainer.restore(folder.state)
+        first = trainer.step_count
+        if not alternate(trainer, refinery, policy, folder, emit, stopping):
+            return None
+        bundle = trainer.bundle()
     write_bundle(folder.bundle, bundle)
     result = GenerationResult(
         avatar=folder.avatar,

@@ -1,0 +1,210 @@
+"""The external weights that this version can read, one entry each. What can be done with them is in ``assets``.
+
+Size and checksum of some files are not known to this version; they stay None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def home() -> Path:
+    """The asset folder: ``$ZERO1TOA_HOME``, or ``zero1toa`` in the user's data folder."""
+    if folder := os.environ.get("ZERO1TOA_HOME"):
+        return Path(folder).expanduser()
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data).expanduser() if data else Path.home() / ".local" / "share") / "zero1toa"
+
+
+def _rembg_folder() -> Path:
+    """Where rembg itself keeps its models (its own environment variables and default)."""
+    own = os.environ.get("U2NET_HOME") or os.path.join(os.environ.get("XDG_DATA_HOME", "~"), ".u2net")
+    return Path(own).expanduser()
+
+
+def _torch_folder() -> Path:
+    """Where torchvision keeps downloaded checkpoints (torch's own environment variables and default)."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    own = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
+    return Path(own).expanduser() / "hub" / "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+    """One external file.
+
+    Attributes:
+        name: what ``zero1toa assets install`` calls it.
+        file: file name, in a folder of the asset folder where its name alone says too little.
+        purpose: what it improves.
+        instead: the embedded fallback that is used without it.
+        licence: licence of the weights.
+        source: where the user gets it.
+        size: bytes; None where its publisher does not tell.
+        checksum: ``algorithm:hex`` as its publisher gives it; None where it does not.
+        magic: leading bytes of the format, any of these.
+        shared: folders of other programs in which the same file may lie already.
+        original: name of the file that the user gets, where installing converts it to ``file``.
+        importer: function that converts it, ``module:function`` with the asset's name, the given file and the target;
+            it checks the file itself. By name, because it lies in a package that builds on this module.
+    """
+
+    name: str
+    file: str
+    purpose: str
+    instead: str
+    licence: str
+    source: str
+    size: int | None
+    checksum: str | None
+    magic: tuple[bytes, ...]
+    shared: tuple[Path, ...] = ()
+    original: str | None = None
+    importer: str | None = None
+
+    @property
+    def download(self) -> str:
+        """Name of the file that the user gets, and that ``install`` is given."""
+        return self.original or Path(self.file).name
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where the file is looked for, in this order; the first is where ``install`` puts it."""
+        return (home() / self.file, *(folder / self.file for folder in self.shared))
+
+    def find(self) -> Path | None:
+        """The first place that holds a file of the right size (of any, where the size is unknown), or None."""
+        for place in self.places:
+            if place.is_file() and self.size in (None, place.stat().st_size):
+                return place
+        return None
+
+
+def catalog() -> tuple[Asset, ...]:
+    """Every asset; read anew at each call because the folders follow the environment."""
+    return (
+        Asset(
+            name="u2net",
+            file="u2net.onnx",
+            purpose="background removal by rembg",
+            instead="MediaPipe segmentation refined with pymatting",
+            licence="Apache-2.0",
+            source="https://github.com/danielgatis/rembg/releases/download/v0.0.0/u2net.onnx",
+            size=175_997_641,
+            checksum="sha256:8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+            magic=(b"\x08",),
+            shared=(_rembg_folder(),),
+        ),
+        Asset(
+            name="face-landmarker",
+            file="face_landmarker.task",
+            purpose="blendshapes of driving videos; landmarks where MediaPipe has no models (1.x, beside numpy 2)",
+            instead="the models inside MediaPipe 0.10.21, with landmark fitting",
+            licence="Apache-2.0",
+            source="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
+            "face_landmarker.task",
+            size=3_758_596,
+            checksum="sha256:64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+            magic=(b"PK\x03\x04",),
+        ),
+        Asset(
+            name="vgg16",
+            file="vgg16-397923af.pth",
+            purpose="LPIPS perceptual loss",
+            instead="multi-scale gradient + SSIM loss",
+            licence="BSD-3-Clause (torchvision); trained on ImageNet",
+            source="https://download.pytorch.org/models/vgg16-397923af.pth",
+            size=553_433_881,
+            checksum="sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            magic=(b"PK\x03\x04", b"\x80\x02"),
+            shared=(_torch_folder(),),
+        ),
+        _flame("flame2020", "generic_model.pkl", "FLAME 2020"),
+        _flame("flame2023", "flame2023.pkl", "FLAME 2023 (jaw rotation)"),
+        _flame("flame2023_no_jaw", "flame2023_no_jaw.pkl", "FLAME 2023 without jaw rotation"),
+        _flame("flame2023_open", "flame2023_Open.pkl", "FLAME 2023 Open", "CC-BY-4.0, as its readme says"),
+        *_animators(),
+    )
+
+
+def _flame(name: str, original: str, title: str, licence: str | None = None) -> Asset:
+    """An edition of FLAME; MPI gives neither sizes nor checksums, so the importer looks at the content."""
+    return Asset(
+        name=name,
+        file=f"{name}.npz",
+        purpose=f"head model {title}, as head={name}",
+        instead="the canonical head in the package",
+        licence=licence or "MPI, non-commercial research, registration",
+        source="https://flame.is.tue.mpg.de",
+        size=None,
+        checksum=None,
+        magic=(b"\x80", b"("),
+        original=original,
+        importer="zero1toa.head.flame.derive:install_flame",
+    )
+
+
+def _animators() -> Iterator[Asset]:
+    """Checkpoints of the public portrait animators."""
+    torch_file, safetensors = (b"PK\x03\x04", b"\x80\x02"), (b"",)
+    apache = "Apache-2.0 (code); of the weights none is stated in the repository"
+    for prefix, folder, licence, source, names in (
+        (
+            "follow-your-emoji",
+            "follow_your_emoji",
+            "none is stated, neither for code nor weights: ask the authors",
+            "https://huggingface.co/YueMafighting/FollowYourEmoji",
+            ("unet", "referencenet", "lmk_guider"),
+        ),
+        (
+            "aniportrait",
+            "aniportrait",
+            apache,
+            "https://huggingface.co/ZJYang/AniPortrait",
+            ("denoising_unet", "motion_module", "reference_unet", "pose_guider"),
+        ),
+        (
+            "echomimic",
+            "echomimic",
+            apache,
+            "https://huggingface.co/BadToBest/EchoMimic",
+            ("denoising_unet_pose", "motion_module_pose", "reference_unet_pose", "face_locator_pose"),
+        ),
+    ):
+        for name in names:
+            yield Asset(
+                name=f"{prefix}-{name.removesuffix('_pose').replace('_', '-')}",
+                file=f"{folder}/{name}.pth",
+                purpose=f"backbone {folder}",
+                instead="the compact backbone",
+                licence=licence,
+                source=source,
+                size=None,
+                checksum=None,
+                magic=torch_file,
+            )
+    yield Asset(
+        name="sd-vae",
+        file="sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
+        purpose="backbones follow_your_emoji, aniportrait, echomimic",
+        instead="the compact backbone",
+        licence="MIT",
+        source="https://huggingface.co/stabilityai/sd-vae-ft-mse",
+        size=None,
+        checksum=None,
+        magic=safetensors,
+    )
+    yield Asset(
+        name="clip-image-encoder",
+        file="image_encoder/pytorch_model.bin",
+        purpose="backbones follow_your_emoji, aniportrait",
+        instead="the compact backbone",
+        licence="CreativeML OpenRAIL-M",
+        source="https://huggingface.co/lambdalabs/sd-image-variations-diffusers (folder image_encoder)",
+        size=None,
+        checksum=None,
+        magic=torch_file,
+    )
