@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from zero1toa.errors import HeadModelError
 from zero1toa.head.arkit import ARKIT_NAMES, coefficients
-from zero1toa.head.canonical import PARENTS, CanonicalHead
+from zero1toa.head.canonical import CanonicalHead
+from zero1toa.head.jointed import PARENTS
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.head.registry import head_names, load_head
 from zero1toa.head.skinning import rotation_matrix

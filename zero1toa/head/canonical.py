@@ -9,7 +9,6 @@ It is measured and authored by ``python -m zero1toa.head.build``; this module on
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,23 +20,19 @@ from torch import Tensor
 
 from zero1toa.errors import HeadModelError
 from zero1toa.head.arkit import ARKIT_INDEX, ARKIT_NAMES
+from zero1toa.head.jointed import JointedHead
 from zero1toa.head.protocol import HeadParams, LandmarkEmbedding
-from zero1toa.head.skinning import blend_skin, joint_transforms, rotation_matrix
 
 DATA = Path(__file__).parent / "data" / "canonical.safetensors"
-JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
-PARENTS = (-1, 0, 1, 1, 1)
 #: Where the closed lids meet, from the open upper edge (0) to the open lower edge (1).
 MEETING_LINE = 0.8
 #: Lids further than this (metres) from touching the eyeball close in front of it.
 CORNER_RELIEF = 0.0012
-#: Gaze angles in radians of the eyeLook shapes at 1.
-GAZE = {"In": 0.52, "Out": 0.52, "Up": 0.40, "Down": 0.50}
-#: How much of a closure and of a widening go with looking down and up, as the lids follow the gaze.
-LIDS_FOLLOW_DOWN, LIDS_FOLLOW_UP = 0.38, 0.45
+#: How much of a widening goes with looking up, as the lids follow the gaze.
+LIDS_FOLLOW_UP = 0.45
 
 
-class CanonicalHead:
+class CanonicalHead(JointedHead):
     """Implements :class:`zero1toa.head.protocol.HeadModel`; see there for the attributes.
 
     Further attributes:
@@ -48,8 +43,6 @@ class CanonicalHead:
         eye_radius: metres.
     """
 
-    joints: tuple[str, ...] = JOINTS
-
     def __init__(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         self.name: str = meta["name"]
         self.shape_names: tuple[str, ...] = tuple(meta["shape_names"])
@@ -58,7 +51,6 @@ class CanonicalHead:
         self.height: float = meta["height"]
         self._clearance: float = meta["lid_clearance"]
         self._skirt_depth: float = meta["skirt_depth"]
-        self._jaw_angle: float = meta["jaw_angle"]
         self.center = torch.tensor(meta["center"])
         self.template = tensors["template"]
         self.faces = tensors["faces"].long()
@@ -80,7 +72,9 @@ class CanonicalHead:
             if key.startswith("region.")
         }
         self.landmarks = _embed(tensors["landmark_vertices"].long(), self.faces)
-        self._arkit_map = self._make_arkit_map()
+        self._arkit_expression = self._make_arkit_map()
+        self._arkit_jaw = torch.zeros(len(ARKIT_NAMES), 3)
+        self._arkit_jaw[ARKIT_INDEX["jawOpen"], 0] = meta["jaw_angle"]
 
     @classmethod
     def load(cls, path: Path = DATA) -> CanonicalHead:
@@ -104,19 +98,6 @@ class CanonicalHead:
             raise HeadModelError(f"{path} is not a canonical head; run `python -m zero1toa.head.build`") from error
         return cls(tensors, meta)
 
-    def neutral(self, *batch: int) -> HeadParams:
-        """Mean identity, no expression, eyes open and ahead, with leading dimensions ``batch``."""
-        kind: dict[str, Any] = {"device": self.template.device, "dtype": self.template.dtype}
-        return HeadParams(
-            shape=torch.zeros(*batch, self.n_shape, **kind),
-            expression=torch.zeros(*batch, self.n_expression, **kind),
-            jaw=torch.zeros(*batch, 3, **kind),
-            neck=torch.zeros(*batch, 3, **kind),
-            eyes=torch.zeros(*batch, 2, 3, **kind),
-            lids=torch.zeros(*batch, 2, **kind),
-            model=self.name,
-        )
-
     def rest(self, params: HeadParams) -> Tensor:
         """Vertices of identity, expression, lids and offset before skinning ``[..., V, 3]`` in metres."""
         self._check(params)
@@ -133,58 +114,7 @@ class CanonicalHead:
         """
         rest = self.rest(params)
         joints = self._joints + (params.shape @ self._joint_basis).unflatten(-1, (-1, 3))
-        eyes = params.eyes
-        still = torch.zeros_like(params.neck)
-        parts = torch.broadcast_tensors(still, params.neck, params.jaw, eyes[..., 0, :], eyes[..., 1, :])
-        rotations = rotation_matrix(torch.stack(parts, dim=-2))
-        return blend_skin(rest, self.weights, joint_transforms(rotations, joints, PARENTS))
-
-    def arkit(self, coefficients: Tensor, identity: HeadParams) -> HeadParams:
-        """Set expression, jaw, eyes and lids of ``identity`` from ARKit coefficients ``[..., 52]``; neck is kept.
-
-        Raises:
-            HeadModelError: when the last dimension is not 52.
-        """
-        if coefficients.shape[-1] != len(ARKIT_NAMES):
-            raise HeadModelError(
-                f"expected 52 ARKit coefficients in the last dimension, got {tuple(coefficients.shape)}"
-            )
-        value = {name: coefficients[..., i] for name, i in ARKIT_INDEX.items()}
-        zero = torch.zeros_like(value["jawOpen"])
-        jaw = torch.stack([value["jawOpen"] * self._jaw_angle, zero, zero], dim=-1)
-        eyes, lids = [], []
-        for side, outwards in (("Left", 1.0), ("Right", -1.0)):
-            down, up = value[f"eyeLookDown{side}"], value[f"eyeLookUp{side}"]
-            yaw = outwards * (value[f"eyeLookOut{side}"] * GAZE["Out"] - value[f"eyeLookIn{side}"] * GAZE["In"])
-            eyes.append(torch.stack([down * GAZE["Down"] - up * GAZE["Up"], yaw, zero], dim=-1))
-            blink = value[f"eyeBlink{side}"]
-            # A blink takes over from the lid that follows the gaze; both together never pass closed.
-            lids.append(blink + (1 - blink) * LIDS_FOLLOW_DOWN * down)
-        return identity.replace(
-            expression=coefficients @ self._arkit_map,
-            jaw=jaw,
-            eyes=torch.stack(eyes, dim=-2),
-            lids=torch.stack(lids, dim=-1).clamp(0, 1),
-        )
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> CanonicalHead:
-        """The same head with its tensors on ``device`` (and floating-point ones in ``dtype``)."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-            if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
-                return tuple(move(v) for v in value)
-            if isinstance(value, LandmarkEmbedding):
-                return LandmarkEmbedding(move(value.triangles), move(value.barycentric))
-            if isinstance(value, dict):
-                return {k: move(v) for k, v in value.items()}
-            return value
-
-        moved = copy.copy(self)
-        for key, value in vars(self).items():
-            setattr(moved, key, move(value))
-        return moved
+        return self._skin(rest, self._rotations(params), joints)
 
     def _eye_centres(self, shape: Tensor) -> Tensor:
         return self._eyes + (shape @ self._eye_basis).unflatten(-1, (2, 3))
@@ -229,17 +159,6 @@ class CanonicalHead:
         for side in ("Left", "Right"):
             out[ARKIT_INDEX[f"eyeLookUp{side}"], column[f"eyeWide{side}"]] = LIDS_FOLLOW_UP
         return out
-
-    def _check(self, params: HeadParams) -> None:
-        params.check(self.name)
-        sizes = {"shape": self.n_shape, "expression": self.n_expression}
-        for field, size in sizes.items():
-            got = getattr(params, field).shape[-1]
-            if got != size:
-                raise HeadModelError(
-                    f"{field} has {got} coefficients but {self.name} has {size}; "
-                    "these parameters belong to another head model"
-                )
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ a common elevation. Skin above, below and behind follows, the less the farther i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -54,10 +53,6 @@ class LidRig:
     skin: Tensor
     follow: Tensor
     rising: Tensor
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> LidRig:
-        """Apply ``function`` to every tensor."""
-        return LidRig(**{f.name: function(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     def close(self, rest: Tensor, closure: Tensor) -> tuple[Tensor, Tensor]:
         """Displacement of the lids.

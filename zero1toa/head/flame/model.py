@@ -9,7 +9,6 @@ Appended after FLAME's 5023 vertices are cavity, teeth and tongue, which FLAME l
 
 from __future__ import annotations
 
-import copy
 import json
 import zipfile
 from collections.abc import Mapping
@@ -22,18 +21,15 @@ from torch import Tensor
 
 from zero1toa import assets
 from zero1toa.errors import HeadModelError
-from zero1toa.head.arkit import ARKIT_INDEX, ARKIT_NAMES
-from zero1toa.head.canonical import GAZE, JOINTS, LIDS_FOLLOW_DOWN
 from zero1toa.head.flame.editions import DERIVATION, edition
-from zero1toa.head.flame.importing import PARENTS
 from zero1toa.head.flame.lids import LidRig
+from zero1toa.head.jointed import JointedHead
 from zero1toa.head.protocol import HeadParams, LandmarkEmbedding
-from zero1toa.head.skinning import blend_skin, joint_transforms, rotation_matrix
 
 _SIDES = ("left", "right")
 
 
-class FlameHead:
+class FlameHead(JointedHead):
     """Implements :class:`zero1toa.head.protocol.HeadModel`; see there for the attributes.
 
     Further attributes:
@@ -42,8 +38,6 @@ class FlameHead:
         n_flame: number of vertices that are FLAME's own.
         source: SHA-256 of the file that the model was imported from.
     """
-
-    joints: tuple[str, ...] = JOINTS
 
     def __init__(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
@@ -103,21 +97,9 @@ class FlameHead:
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise HeadModelError(f"{place} is not an installed FLAME model ({error}); {again}") from error
 
-    def neutral(self, *batch: int) -> HeadParams:
-        """Mean identity, no expression, eyes open and ahead, with leading dimensions ``batch``."""
-        kind: dict[str, Any] = {"device": self.template.device, "dtype": self.template.dtype}
-        return HeadParams(
-            shape=torch.zeros(*batch, self.n_shape, **kind),
-            expression=torch.zeros(*batch, self.n_expression, **kind),
-            jaw=torch.zeros(*batch, 3, **kind),
-            neck=torch.zeros(*batch, 3, **kind),
-            eyes=torch.zeros(*batch, 2, 3, **kind),
-            lids=torch.zeros(*batch, 2, **kind),
-            model=self.name,
-        )
-
     def rest(self, params: HeadParams) -> Tensor:
         """Vertices of identity, expression, pose correctives, lids and offset before skinning ``[..., V, 3]``."""
+        self._check(params)
         return self._rest(params, self._rotations(params))
 
     def vertices(self, params: HeadParams) -> Tensor:
@@ -126,64 +108,13 @@ class FlameHead:
         Raises:
             HeadModelError: when the parameters are those of another head model or edition.
         """
+        self._check(params)
         rotations = self._rotations(params)
         rest = self._rest(params, rotations)
         split = self._joint_basis.split([self.n_shape, self.n_expression])
         joints = params.shape @ split[0] + params.expression @ split[1]
         joints = self._joints + joints.unflatten(-1, (-1, 3))
-        return blend_skin(rest, self.weights, joint_transforms(rotations, joints, PARENTS))
-
-    def arkit(self, coefficients: Tensor, identity: HeadParams) -> HeadParams:
-        """Set expression, jaw, eyes and lids of ``identity`` from ARKit coefficients ``[..., 52]``; neck is kept.
-
-        Raises:
-            HeadModelError: when the last dimension is not 52.
-        """
-        if coefficients.shape[-1] != len(ARKIT_NAMES):
-            raise HeadModelError(
-                f"expected 52 ARKit coefficients in the last dimension, got {tuple(coefficients.shape)}"
-            )
-        value = {name: coefficients[..., i] for name, i in ARKIT_INDEX.items()}
-        zero = torch.zeros_like(value["jawOpen"])
-        eyes, lids = [], []
-        for side, outwards in (("Left", 1.0), ("Right", -1.0)):
-            down, up = value[f"eyeLookDown{side}"], value[f"eyeLookUp{side}"]
-            yaw = outwards * (value[f"eyeLookOut{side}"] * GAZE["Out"] - value[f"eyeLookIn{side}"] * GAZE["In"])
-            eyes.append(torch.stack([down * GAZE["Down"] - up * GAZE["Up"], yaw, zero], dim=-1))
-            blink = value[f"eyeBlink{side}"]
-            lids.append(blink + (1 - blink) * LIDS_FOLLOW_DOWN * down)
-        return identity.replace(
-            expression=coefficients @ self._arkit_expression,
-            jaw=coefficients @ self._arkit_jaw,
-            eyes=torch.stack(eyes, dim=-2),
-            lids=torch.stack(lids, dim=-1).clamp(0, 1),
-        )
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> FlameHead:
-        """The same head with its tensors on ``device`` (and floating-point ones in ``dtype``)."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-            if isinstance(value, tuple) and value and isinstance(value[0], LidRig):
-                return tuple(rig.map(move) for rig in value)
-            if isinstance(value, LandmarkEmbedding):
-                return LandmarkEmbedding(move(value.triangles), move(value.barycentric))
-            if isinstance(value, dict):
-                return {k: move(v) for k, v in value.items()}
-            return value
-
-        moved = copy.copy(self)
-        for key, value in vars(self).items():
-            setattr(moved, key, move(value))
-        return moved
-
-    def _rotations(self, params: HeadParams) -> Tensor:
-        """Rotations of the five joints ``[..., 5, 3, 3]``; the root stays."""
-        self._check(params)
-        still = torch.zeros_like(params.neck)
-        parts = (still, params.neck, params.jaw, params.eyes[..., 0, :], params.eyes[..., 1, :])
-        return rotation_matrix(torch.stack(torch.broadcast_tensors(*parts), dim=-2))
+        return self._skin(rest, rotations, joints)
 
     def _rest(self, params: HeadParams, rotations: Tensor) -> Tensor:
         shape, expression = self._basis.split([self.n_shape, self.n_expression])
@@ -196,13 +127,3 @@ class FlameHead:
             ids, moves = rig.close(rest, params.lids[..., side].expand(batch))
             rest = rest.index_add(-2, ids, moves)
         return rest if params.offset is None else rest + params.offset
-
-    def _check(self, params: HeadParams) -> None:
-        params.check(self.name)
-        for field, size in (("shape", self.n_shape), ("expression", self.n_expression)):
-            got = getattr(params, field).shape[-1]
-            if got != size:
-                raise HeadModelError(
-                    f"{field} has {got} coefficients but {self.name} has {size}; "
-                    "these parameters belong to another head model"
-                )
