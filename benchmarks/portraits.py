@@ -1,9 +1,9 @@
 """Does it hold for other portraits? ``python benchmarks/portraits.py --output portraits``.
 
 Photographs that installed packages carry, a photograph filtered into a drawing, drawn faces and held-out synthetic
-people run through the preset, and each avatar is measured as ``zero1toa evaluate`` does. Prints a table and which
-promises were not kept, and writes ``portraits.png``: portrait, its own view, sides, open mouth, closed eyes. Runs can
-be continued.
+people run through the preset, or photos of your own (``--photos a.jpg b.jpg``), and each avatar is measured as
+``zero1toa evaluate`` does. Prints a table and which promises were not kept, and writes ``portraits.png``: portrait, its
+own view, sides, open mouth, closed eyes. Runs can be continued.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of photos, runs and pictures")
     parser.add_argument("--only", nargs="+", help="names of portraits")
+    parser.add_argument("--photos", nargs="+", type=Path, help="image files in the place of the usual portraits")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args()
     config = load(["preset=preview", *options.overrides])
     head = load_head("canonical")
     rows = []
-    for name, photo in photos():
+    given = ((path.stem, path) for path in options.photos) if options.photos else usual(options.output)
+    for name, photo in given:
         if options.only and name not in options.only:
             continue
         folder = options.output / name
         folder.mkdir(parents=True, exist_ok=True)
-        media.write_png(folder / "photo.png", photo)
-        portrait = load_portrait(folder / "photo.png", config.portrait, head)
+        portrait = load_portrait(photo, config.portrait, head)
         result = generate_serial(portrait, config, folder / "run", head=head)
         player = AvatarPlayer(read_bundle(result.bundle, head), head)
         likeness, control = measure_portrait(player), control_of(player)
@@ -66,7 +67,16 @@ def main() -> None:
         media.write_png(options.output / "portraits.png", np.concatenate(rows))
 
 
-def photos() -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def usual(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names of the usual portraits, and where their pictures are written below ``folder``."""
+    for name, picture in _pictures():
+        path = folder / name / "photo.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        media.write_png(path, picture)
+        yield name, path
+
+
+def _pictures() -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Names and pictures ``[H, W, 3]`` uint8."""
     from skimage import data
 
