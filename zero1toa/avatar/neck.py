@@ -65,6 +65,8 @@ def fade_neck(
     levels = np.linspace(base, chin, LEVELS)
     near = np.exp(-0.5 * ((levels[:, None] - height) / (0.6 * (levels[1] - levels[0]))) ** 2)
     shown = near.sum(1) > 0.1
+    if not shown.any():
+        return
     grid = (pixels / SIZE * 2 - 1)[None, None].to(matte)
 
     def profile(alpha: Tensor) -> NDArray[np.float64]:
