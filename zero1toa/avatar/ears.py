@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)

@@ -65,7 +65,6 @@ class FeaturePainter:
         self.eyeball = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         self.radius = torch.full((len(points),), torch.inf, device=points.device)
         self.height = torch.zeros(len(points), device=points.device)
-        self.lids = torch.zeros_like(self.eyeball)
         self.inner = torch.zeros_like(self.eyeball)  # of the lids, what faces the eyeball
         self.of_eye: list[Tensor] = []  # the lids of each eye
         self.balls: dict[str, Tensor] = {}
@@ -83,7 +82,6 @@ class FeaturePainter:
             self.radius = torch.where(eye, relative.norm(dim=-1), self.radius)
             self.height = torch.where(eye, relative[:, 1], self.height)
             lids = head.regions[f"lids_{side}"][binding]
-            self.lids |= lids
             # The inner side of a lid lies behind the eye's opening, where a picture shows the eyeball.
             opening = torch.cat([marks[list(_UPPER[side])], marks[list(_LOWER[side])].flip(0)])
             within = points_in_poly(points[lids, :2].cpu().numpy(), opening[:, :2].cpu().numpy())

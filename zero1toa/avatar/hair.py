@@ -129,6 +129,8 @@ class _Fit:
         self.directions = self._directions(rest, L)
         self.mirror = mirror(self.template[skin.ids], np.zeros(len(skin.ids), np.int64))
 
+        sides = self.template[faces].mean(1)[:, 0]
+        self.ear_faces = [head.regions["ears"] & torch.from_numpy(sign * sides > 0) for sign in (1.0, -1.0)]
         picture = _resize(portrait.image)
         self.covered, skin_like = self._ears_covered(picture)
         self.ears = self._placed_ears(skin_like)
@@ -175,7 +177,7 @@ class _Fit:
         skin's; and where the picture shows the skin's colour ``[H, W]``, everywhere on a bald person.
         """
         posed = self._posed(None)
-        faces, ears = self.head.faces, self.head.regions["ears"]
+        faces = self.head.faces
         pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
         opaque = ndimage.binary_erosion(picture[..., 3] > 0.95, iterations=2)
         skin = self._mask(posed, faces[self.head.regions["face"]]) & opaque
@@ -190,11 +192,9 @@ class _Fit:
         hair_color = np.median(picture[hair][:, :3], axis=0)
         to_hair, to_skin = (np.linalg.norm(picture[..., :3] - color, axis=-1) for color in (hair_color, skin_color))
         result = []
-        center = self.template[:, 0]
-        for sign in (1.0, -1.0):
-            side = ears.numpy() & (sign * center[faces.numpy()].mean(1) > 0)
-            ear = self._mask(posed, faces[torch.from_numpy(side)]) & opaque
-            ear &= ~self._mask(posed, faces[~torch.from_numpy(side)]) if side.any() else False
+        for side in self.ear_faces:
+            ear = self._mask(posed, faces[side]) & opaque
+            ear &= ~self._mask(posed, faces[~side]) if side.any() else False
             like_hair = (to_hair < to_skin)[ear]
             result.append(float(like_hair.mean()) if len(like_hair) > 10 else 0.0)
         # Hair is much the same on both sides: one ear under hair speaks for the other.
@@ -206,9 +206,7 @@ class _Fit:
         result = np.zeros((self.head.n_vertices, 3))
         posed = self._posed(None).double()
         depth = project(posed[None], self.viewmat.double(), self.K.double())[1][0]
-        sides = self.template[self.head.faces.numpy()].mean(1)[:, 0]
-        for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
-            own = torch.from_numpy(self.head.regions["ears"].numpy() & (sign * sides > 0))
+        for own, covered in zip(self.ear_faces, self.covered, strict=True):
             if covered or not own.any():
                 continue
             ids = torch.unique(self.head.faces[own])
@@ -313,12 +311,10 @@ class _Fit:
     def _beside_ears(self, posed: torch.Tensor, pixels: Array) -> Array:
         """0 where a visible ear, not hair, makes the outline ``[P]``."""
         weight = np.ones(len(pixels))
-        sides = self.template[self.head.faces.numpy()].mean(1)[:, 0]
-        for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
-            side = self.head.regions["ears"].numpy() & (sign * sides > 0)
+        for side, covered in zip(self.ear_faces, self.covered, strict=True):
             if covered or not side.any():
                 continue
-            ear = self._mask(posed, self.head.faces[torch.from_numpy(side)])
+            ear = self._mask(posed, self.head.faces[side])
             if ear.any():
                 away = ndimage.distance_transform_edt(~ear)
                 weight *= _ramp((_sample(away, pixels) - 3) / 6)

@@ -56,10 +56,10 @@ def fade_neck(
     front = neck[(vertex_normals(posed, head.faces)[neck] * towards[neck]).sum(-1) > FACING]
     small = resize_intrinsics(K, len(matte), SIZE)
     pixels = project(posed[front][None], viewmat[None], small[None])[0][0]
-    front = front[((pixels >= 0) & (pixels < SIZE)).all(-1)]
+    inside = ((pixels >= 0) & (pixels < SIZE)).all(-1)
+    front, pixels = front[inside], pixels[inside]
     if not len(front):
         return
-    pixels = project(posed[front][None], viewmat[None], small[None])[0][0]
     picture = torch.nn.functional.interpolate(matte[None, None], (SIZE, SIZE), mode="bilinear", antialias=True)[0, 0]
     height = rest[front, 1].double().cpu().numpy()
     levels = np.linspace(base, chin, LEVELS)
