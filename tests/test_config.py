@@ -33,8 +33,9 @@ def test_paper_preset_is_the_paper():
     loop = (paper.curriculum.temporal_start, paper.curriculum.real_start, paper.loop.iterations)
     assert loop == (5000, 8000, 10_000)
     assert (paper.loop.update_interval, paper.diffusion.strength, paper.loop.portrait_share) == (30, 1.0, 0.0)
-    additions = (paper.avatar.project_portrait, paper.avatar.hair_volume, paper.curriculum.wide_jaw)
-    assert additions == (False, False, False)
+    avatar = paper.avatar
+    additions = (avatar.project_portrait, avatar.landmark_offset, avatar.hair_volume, paper.curriculum.wide_jaw)
+    assert additions == (False, False, False, False)
 
 
 def test_paper_preset_says_every_number_itself_and_where_it_is_from():

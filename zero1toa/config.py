@@ -64,6 +64,8 @@ class AvatarConfig:
     """Let a picture train Gaussians by how squarely it shows their surface, and clips only those that the portrait does
     not show clearly. What shows as a sliver along an outline would take on its rounding errors, and be a seam from
     elsewhere (an addition to the paper)."""
+    landmark_offset: bool = True
+    """Move the fitted head's vertices onto the portrait's landmarks before binding (an addition to the paper)."""
     hair_volume: bool = True
     """Lift the scalp to the outline of the portrait's hair before binding, and with ``project_portrait`` draw what is
     loose beyond it (an addition to the paper)."""

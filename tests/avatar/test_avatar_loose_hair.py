@@ -12,7 +12,7 @@ from zero1toa.avatar.loose_hair import _opacities
 from zero1toa.config import AvatarConfig
 from zero1toa.types import Portrait
 
-CONFIG = AvatarConfig(gaussians_per_triangle=3)
+CONFIG = AvatarConfig(gaussians_per_triangle=3, landmark_offset=False)
 
 
 def _portrait(head: SphereHead, alpha: np.ndarray) -> Portrait:

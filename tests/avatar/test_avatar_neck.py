@@ -16,7 +16,7 @@ from zero1toa.config import AvatarConfig
 from zero1toa.head.registry import load_head
 from zero1toa.render.cameras import intrinsics, orbit, project
 
-CONFIG = AvatarConfig(gaussians_per_triangle=3, by_region=True)
+CONFIG = AvatarConfig(gaussians_per_triangle=3, by_region=True, landmark_offset=False)
 
 
 def _profiles(start: float, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -58,6 +58,7 @@ def tiny_config(*overrides: str) -> Config:
             "diffusion.keep_detail=true",
             "curriculum.fovy=[20.0,30.0]",
             "avatar.gaussians_per_triangle=1",
+            "avatar.landmark_offset=false",
             "avatar.hair_volume=false",
             "avatar.project_portrait=false",
             f"render.size={SIZE}",

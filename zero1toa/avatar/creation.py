@@ -10,6 +10,7 @@ from torch import Tensor
 from zero1toa.avatar.gaussians import GaussianAvatar
 from zero1toa.avatar.hair import fit_hair
 from zero1toa.avatar.initialisation import initialise
+from zero1toa.avatar.landmark_offset import lay_on_landmarks
 from zero1toa.avatar.loose_hair import add_loose_hair
 from zero1toa.avatar.neck import fade_neck
 from zero1toa.avatar.projection import project_portrait
@@ -53,9 +54,11 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
         config: counts, opacities, and which additions to the paper are on.
     """
     device = head.faces.device
-    params, notes = portrait.params, []
+    params, notes = portrait.params.to("cpu"), []
+    if config.landmark_offset:
+        params = lay_on_landmarks(head.to("cpu"), dataclasses.replace(portrait, params=params))
     if config.hair_volume:
-        volume = fit_hair(head.to("cpu"), dataclasses.replace(portrait, params=params.to("cpu")))
+        volume = fit_hair(head.to("cpu"), dataclasses.replace(portrait, params=params))
         params = volume.params
         notes.append(f"hair: the scalp is lifted by {1000 * volume.thickness:.0f} mm on average to the matte's outline")
     params = params.to(device)

@@ -1,4 +1,4 @@
-"""Where a portrait's ears are: ears that show are moved and scaled to the skin that the matte has beside the head.
+"""Where a portrait's ears are: ears that show are moved, scaled and tilted to the skin that the matte has beside the head.
 
 No landmark lies on an ear, and how far it stands off and how high it sits differs between people, so that a head
 model's own ears seldom lie on the portrait's.
@@ -6,63 +6,94 @@ model's own ears seldom lie on the portrait's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.signal import correlate
 
 Mask = NDArray[np.bool_]
 
-SCALES = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+WIDTHS = (0.8, 1.0, 1.25, 1.5)
+HEIGHTS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 """Sizes that are tried, over the model's."""
+TILTS = (-20.0, -10.0, 0.0, 10.0, 20.0)
+"""Turns in the picture's plane that are tried, degrees."""
 REACH = 0.016
 """Largest shift in the picture, metres."""
 INWARD = 0.25
 """Share of it that is allowed towards the head, which would bury the ear where hair covers a part of it."""
 SHIFT_COST = 0.3
 """Pixels of agreement that a pixel of shift has to bring."""
-LEAST = 12
-"""Pixels of an ear beside the head's outline from which it can be placed."""
+CHANGE_COST = 0.15
+"""Share of the ear's pixels that agreement has to bring for a size e times the model's, and for a turn by a radian."""
+UNDER_HAIR = 0.15
+"""What a pixel of the ear under hair costs over one where the portrait shows nothing at all."""
+SHOWN = 0.4
+"""Skin beside the head from which an ear shows, as a share of the ear's own pixels there ..."""
+LEAST = 0.3
+"""... which are at least this share of the whole ear: a head may hide nearly all of one."""
 
 
-def place_ear(
-    draw: Callable[[float], Mask], head: Mask, skin: Mask, metre: float
-) -> tuple[float, tuple[int, int]] | None:
-    """Scale and shift of one ear in a picture.
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """How an ear of a picture differs from the drawn one, about the drawn one's middle.
+
+    Attributes:
+        linear: size and tilt ``[2, 2]``, of pixels (x, y).
+        shift: pixels (x, y).
+    """
+
+    linear: NDArray[np.float64]
+    shift: tuple[int, int]
+
+
+def place_ear(ear: Mask, head: Mask, skin: Mask, matte: Mask, metre: float) -> Placement | None:
+    """Size, tilt and shift of one ear in a picture.
 
     Args:
-        draw: the ear's mask ``[H, W]`` at a scale about its middle.
+        ear: the mask of the model's ear ``[H, W]``, parts that its head hides included.
         head: the mask of the head without it ``[H, W]``.
         skin: where the portrait shows skin ``[H, W]``.
+        matte: where the portrait shows anything ``[H, W]``.
         metre: pixels per metre at the ear.
 
     Returns:
-        The scale and the shift in pixels (x, y) at which it agrees best with the skin beside the head; None where too
-        little of the ear is to be seen.
+        What agrees best with the skin beside the head, hair covering what it may; None where too little of an ear is
+        to be seen.
     """
     reach = max(1, round(REACH * metre))
-    own = draw(1.0)
-    near = ndimage.binary_dilation(own, np.ones((3, 3)), iterations=reach)
-    if not near.any():
+    near = ndimage.binary_dilation(ear, np.ones((3, 3)), iterations=reach)
+    beside = near & ~head
+    stands_out = max((ear & beside).sum(), LEAST * ear.sum())
+    if not ear.any() or (skin & beside).sum() < SHOWN * stands_out:
         return None
-    # Every shift of the ear stays within twice the reach.
-    (top, bottom), (left, right) = ((index.min() - reach, index.max() + reach + 1) for index in np.nonzero(near))
-    place = np.s_[max(top, 0) : bottom, max(left, 0) : right]
-    beside = ~head[place]
-    wanted = skin[place] & near[place] & beside
-    if wanted.sum() < LEAST or (own[place] & beside).sum() < LEAST:
-        return None
-    outward = np.sign(np.nonzero(own)[1].mean() - np.nonzero(head)[1].mean())
-    best, found = np.inf, (1.0, (0, 0))
-    for scale in SCALES:
-        ear = draw(scale)[place]
-        for y in range(-reach, reach + 1):
-            for x in range(-reach, reach + 1):
-                if x * outward < -INWARD * reach:
-                    continue
-                moved = np.roll(ear, (y, x), (0, 1)) & beside
-                cost = float((moved ^ wanted).sum()) + SHIFT_COST * float(np.hypot(x, y))
-                if cost < best:
-                    best, found = cost, (scale, (x, y))
+    rows, columns = (np.flatnonzero(ear.any(axis)) for axis in (1, 0))
+    # Room for the largest ear around the model's, and around that for the shifts.
+    room = round(0.5 * (max(WIDTHS) * len(columns) + max(HEIGHTS) * len(rows)))
+    frame = np.s_[room + rows[0] - room : room + rows[-1] + room + 1, columns[0] : columns[-1] + 2 * room + 1]
+    model = np.pad(ear, room)[frame].astype(float)
+    value = np.where(skin, np.where(near, 1.0, 0.0), np.where(matte, -UNDER_HAIR, -1.0)) * ~head
+    value = np.pad(value, room, constant_values=-1.0)
+    value = np.pad(value, reach, constant_values=-1.0)[
+        frame[0].start : frame[0].stop + 2 * reach, frame[1].start : frame[1].stop + 2 * reach
+    ]
+    outward = np.sign(np.nonzero(ear)[1].mean() - np.nonzero(head)[1].mean())
+    shifts = np.arange(-reach, reach + 1)
+    cost = SHIFT_COST * np.hypot(*np.meshgrid(shifts, shifts, indexing="ij"))
+    cost[:, shifts * outward < -INWARD * reach] = np.inf
+    middle = np.array(ndimage.center_of_mass(model))
+    best, found = -np.inf, Placement(np.eye(2), (0, 0))
+    for wide, high, tilt in itertools.product(WIDTHS, HEIGHTS, np.radians(TILTS)):
+        turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
+        linear = turn @ np.diag([wide, high])
+        back = np.linalg.inv(linear)[::-1, ::-1]  # of rows and columns
+        drawn = ndimage.affine_transform(model, back, middle - back @ middle, order=1) > 0.5
+        changed = abs(np.log(wide)) + abs(np.log(high)) + abs(tilt)
+        gain = correlate(value, drawn.astype(float), "valid") - cost - CHANGE_COST * ear.sum() * changed
+        y, x = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[y, x] > best:
+            best, found = float(gain[y, x]), Placement(linear, (int(shifts[x]), int(shifts[y])))
     return found

@@ -30,12 +30,14 @@ CAVITY = (0.30, 0.085, 0.08)
 TONGUE = (0.66, 0.34, 0.33)
 LASH_SHADE = 0.18
 """Brightness of a lash line over what a picture shows there, which is mixed with skin and white of the eye."""
-LOWER_LASHES = 0.5
+LOWER_LASHES = 0.25
 """Strength of the lower lash line."""
 LASH_WIDTH = 0.0018
 """Metres; closed eyes read as closed, to people and to landmark detectors, by one clear dark line."""
+WHITE_REACH = 0.003
+"""Metres from the lower margin within which a picture may show the white of the eye instead of the lid."""
 _LIP_EDGE = (0.0008, 0.003)  # metres from the lips' seam up to which it may show teeth
-_LASH_TAPER = 0.004  # metres from the corners of the eye
+_LASH_TAPER = 0.008  # metres from the corners of the eye
 _CLEAR_OF_LIDS = (0.0003, 0.0012)  # metres from the lids' margins on the eyeball: lashes and their shadow reach so far
 _RINGS = 9
 
@@ -174,6 +176,10 @@ class FeaturePainter:
             seen: how well it shows them ``[I, N]``.
         """
         for lids in self.of_eye:
+            skin = colors[:, lids].mean(1, keepdim=True)
+            # Detectors put the lower margin on the white of the eye as often as below it.
+            white = torch.exp(-((self.lower / WHITE_REACH) ** 2)) * lids * _whiter(sampled, skin)
+            colors = colors + white[..., None] * (skin - colors)
             for distance, strength in ((self.lower, LOWER_LASHES), (self.upper, 1.0)):
                 amount = strength * torch.exp(-((distance / LASH_WIDTH) ** 2)) * lids
                 skin = colors[:, lids].mean(1, keepdim=True)
@@ -181,6 +187,13 @@ class FeaturePainter:
                 line = torch.minimum(shown, skin) * LASH_SHADE
                 colors = colors + amount[:, None] * (line - colors)
         return colors
+
+
+def _whiter(colors: Tensor, skin: Tensor) -> Tensor:
+    """How far colours ``[I, N, 3]`` are an eye's white and not ``skin`` ``[I, 1, 3]``, 0 to 1 ``[I, N]``."""
+    bright = colors.mean(-1) / skin.mean(-1).clamp_min(0.05)
+    saturation = (colors.amax(-1) - colors.amin(-1)) / (skin.amax(-1) - skin.amin(-1) + 0.02)
+    return smooth_step((bright - 0.95) / 0.1) * smooth_step((0.8 - saturation) / 0.25)
 
 
 def _weighted_mean(colors: Tensor, weight: Tensor, prior: Tensor, prior_weight: float) -> Tensor:

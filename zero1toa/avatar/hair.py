@@ -48,16 +48,20 @@ NECK = 0.06
 """Largest lift of the neck, metres: hair that hangs beside it."""
 FLARE = 3
 """Rows per pixel by which hair below the ears may widen downwards; clothes widen faster."""
-CLOSED = 0.7
+CLOSED = 0.75
 """Matte from which hair is a closed mass; what is thinner is loose hair."""
 WISPS = 2
 """Half the width in pixels up to which what sticks out is loose hair."""
-RIM = 0.8
-"""Pixels by which Gaussians at the silhouette reach beyond it."""
+RIM = 2.2
+"""Pixels by which Gaussians of the scalp reach beyond the silhouette."""
+SKIN_RIM = -0.6
+"""The same of the smaller ones on face and neck."""
 BENDING = 2e-8
 """Weight of bending, metres^4: its fourth root, 12 mm, is how far the outline is smoothed."""
 TENSION = 3e-5
 """Weight of slopes, metres^2: beyond 26 mm it outweighs bending, so that a lift does not swing past its rim."""
+GRAZED = 0.9
+"""Share by which a face is held less where it is seen from the side."""
 OUTLINE = 20.0
 """Weight of the outline where it is seen: the rim is a thin band that has to carry what lies between."""
 
@@ -87,7 +91,7 @@ def fit_hair(head: HeadModel, portrait: Portrait) -> HairVolume:
 
     Args:
         head: head model, on CPU.
-        portrait: its parameters, camera and matte; an ``offset`` that its parameters have already is replaced.
+        portrait: its parameters, camera and matte; lifts come on top of an ``offset`` that its parameters have.
 
     Returns:
         The head with its offset; deterministic.
@@ -99,7 +103,7 @@ def fit_hair(head: HeadModel, portrait: Portrait) -> HairVolume:
     offset, covered = fit.offset(lift), fit.covered
     scalp = fit.area * fit.on_scalp
     return HairVolume(
-        params=portrait.params.replace(offset=offset),
+        params=portrait.params.replace(offset=fit.base + offset),
         thickness=float((lift * scalp).sum() / scalp.sum()),
         covered=covered,
         mismatch=fit.mismatch(offset),
@@ -110,11 +114,13 @@ class _Fit:
     """What stays the same over all rounds."""
 
     def __init__(self, head: HeadModel, portrait: Portrait) -> None:
-        self.head, self.params = head, portrait.params.replace(offset=None)
+        self.head, self.params = head, portrait.params
+        base = self.params.offset
+        self.base = torch.zeros(head.n_vertices, 3) if base is None else base
         self.viewmat = torch.from_numpy(portrait.viewmat)[None]
         self.K = resize_intrinsics(torch.from_numpy(portrait.K)[None], portrait.size, SIZE)
         self.skin = skin = Skin.of(head)
-        neutral = head.neutral().replace(shape=self.params.shape)
+        neutral = head.neutral().replace(shape=self.params.shape, offset=self.base)
         with torch.no_grad():
             rest = head.vertices(neutral)
             self.template = head.vertices(head.neutral()).double().numpy()
@@ -132,30 +138,31 @@ class _Fit:
         sides = self.template[faces].mean(1)[:, 0]
         self.ear_faces = [head.regions["ears"] & torch.from_numpy(sign * sides > 0) for sign in (1.0, -1.0)]
         picture = _resize(portrait.image)
-        self.covered, skin_like = self._ears_covered(picture)
-        self.ears = self._placed_ears(skin_like)
+        self.covered, self.ears, self.ears_shown = self._place_ears(picture)
         self.on_neck = on_neck
         # Clothes begin at the neck's base.
         low, high = points[on_neck, 1].min(), points[on_neck, 1].max()
-        self.above_base = _ramp((points[:, 1] - low) / (0.5 * (high - low)) - 0.2)
+        self.above_base = _ramp((points[:, 1] - low) / (0.3 * (high - low)) - 0.2)
         self.on_face = on["face"][skin.ids] & ~self.on_scalp
         # Skin around an ear that hair covers is under that hair too.
-        bare = self.on_face & (self._from_ears(points, covered=True) >= AROUND_EARS)
+        bare = self.on_face & (self._from_covered_ears(points) >= AROUND_EARS)
         distance, _ = cKDTree(points[self.on_scalp | (self.on_face & ~bare)]).query(points)
         hairline, _ = cKDTree(points[bare]).query(points)
         self.hold = np.where(bare, 1e-3 + _ramp(distance / HAIRLINE) ** 2, 1e-5)
         # The throat and the neck's base stay where they are; hair hangs beside and behind a neck.
         front = np.maximum(_ramp((self.directions[:, 2] + 0.1) / 0.6), _ramp((-self.directions[:, 1] - 0.3) / 0.4))
         self.hold = np.where(on_neck, 1e-3 + front, self.hold)
-        bare_ears = self._from_ears(points, covered=False)
+        bare_ears = self._from_shown_ears(points)
         self.hold = self.hold + 0.3 * (bare_ears < AROUND_EARS)
         self.high = np.minimum(np.where(on_neck, NECK, LARGEST), 0.004 + STEEPEST * hairline)
         # What lies close around an ear that shows would push it aside.
         self.high = np.minimum(self.high, 0.001 + STEEPEST * (bare_ears - BARE_EARS).clip(0))
         self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
 
-        self.matte, self.strength = self._matte(picture[..., 3])
-        self.inside = _signed_distance(self.matte) - RIM
+        self.matte, self.strength = self._matte(picture[..., 3], CLOSED)
+        skin_matte, _ = self._matte(picture[..., 3], 0.5)
+        self.inside_hair = _signed_distance(self.matte) - RIM
+        self.inside_skin = _signed_distance(skin_matte) - SKIN_RIM
 
     def _directions(self, rest: torch.Tensor, L: sparse.csr_matrix) -> Array:
         """Normals smoothed over some centimetres, so that a large lift does not fold."""
@@ -166,15 +173,15 @@ class _Fit:
 
     def _posed(self, offset: torch.Tensor | None) -> torch.Tensor:
         with torch.no_grad():
-            return self.head.vertices(self.params.replace(offset=offset))
+            return self.head.vertices(self.params.replace(offset=self.base if offset is None else self.base + offset))
 
     def _mask(self, vertices: torch.Tensor, faces: torch.Tensor) -> Mask:
         depth = depth_map(vertices[None], faces, self.viewmat, self.K, (SIZE, SIZE))[0]
         return torch.isfinite(depth).numpy()
 
-    def _ears_covered(self, picture: Array) -> tuple[tuple[bool, bool], Mask]:
-        """Whether hair covers the left and the right ear: the portrait shows it in the hair's colour and not in the
-        skin's; and where the picture shows the skin's colour ``[H, W]``, everywhere on a bald person.
+    def _picture_parts(self, picture: Array) -> tuple[tuple[bool, bool], Mask]:
+        """Whether the left and the right ear have the hair's colour and not the skin's; and where the picture shows
+        the skin's colour ``[H, W]``, everywhere on a bald person.
         """
         posed = self._posed(None)
         faces = self.head.faces
@@ -196,57 +203,78 @@ class _Fit:
             ear = self._mask(posed, faces[side]) & opaque
             ear &= ~self._mask(posed, faces[~side]) if side.any() else False
             like_hair = (to_hair < to_skin)[ear]
-            result.append(float(like_hair.mean()) if len(like_hair) > 10 else 0.0)
-        # Hair is much the same on both sides: one ear under hair speaks for the other.
-        enough = 0.6 if max(result) < 0.6 else 0.3
-        return (result[0] > enough, result[1] > enough), (picture[..., 3] > 0.5) & (to_skin < to_hair)
+            result.append(float(like_hair.mean()) if len(like_hair) > 10 else np.nan)
+        if np.isnan(result).all():
+            result = [0.0, 0.0]
+        # Hair is much the same on both sides: one ear under hair speaks for the other, and for one behind the head.
+        enough = 0.6 if np.nanmax(result) < 0.6 else 0.3
+        left, right = (share > enough for share in np.nan_to_num(result, nan=np.nanmax(result)))
+        return (bool(left), bool(right)), (picture[..., 3] > 0.5) & (to_skin < to_hair)
 
-    def _placed_ears(self, skin: Mask) -> Array:
-        """Offsets ``[V, 3]`` that bring ears that show to where the picture has their skin; zero on all else."""
-        result = np.zeros((self.head.n_vertices, 3))
+    def _place_ears(self, picture: Array) -> tuple[tuple[bool, bool], Array, Mask]:
+        """Which ears hair covers, the offsets ``[V, 3]`` that bring those that show to where the picture has their
+        skin (zero on all else), and where they show ``[H, W]``.
+        """
+        like_hair, skin = self._picture_parts(picture)
+        offsets = np.zeros((self.head.n_vertices, 3))
+        shown = np.zeros((SIZE, SIZE), bool)
+        covered = []
         posed = self._posed(None).double()
         depth = project(posed[None], self.viewmat.double(), self.K.double())[1][0]
-        for own, covered in zip(self.ear_faces, self.covered, strict=True):
-            if covered or not own.any():
+        axes = self.viewmat[0, :2, :3].double()  # right and down in the picture
+        for own, hairy in zip(self.ear_faces, like_hair, strict=True):
+            covered.append(hairy)
+            if not own.any():
                 continue
             ids = torch.unique(self.head.faces[own])
             middle = posed[ids].mean(0)
 
-            def draw(scale: float, ids: Tensor = ids, own: Tensor = own, middle: Tensor = middle) -> Mask:
-                scaled = posed.clone()
-                scaled[ids] = middle + scale * (posed[ids] - middle)
-                return self._mask(scaled.float(), self.head.faces[own])
-
             metre = float(self.K[0, 0, 0] / depth[ids].mean())
-            found = place_ear(draw, self._mask(posed.float(), self.head.faces[~own]), skin, metre)
+            ear = self._mask(posed.float(), self.head.faces[own])
+            head = self._mask(posed.float(), self.head.faces[~own])
+            found = place_ear(ear, head, skin, picture[..., 3] > 0.5, metre)
             if found is None:
+                if not hairy:
+                    shown |= ear
                 continue
-            scale, (x, y) = found
-            right, down = self.viewmat[0, :2, :3].double()
-            moved = middle + scale * (posed[ids] - middle) + (x * right + y * down) / metre
+            covered[-1] = False
+            change = torch.from_numpy(found.linear) - torch.eye(2)
+            across = (posed[ids] - middle) @ axes.T
+            placed = posed.clone()
+            placed[ids] += (across @ change.T + torch.tensor(found.shift) / metre) @ axes
+            shown |= self._mask(placed.float(), self.head.faces[own]) & skin & ~head
             turn = _rotation(self.rest[ids], posed[ids].numpy())
-            result[ids] = (moved - posed[ids]).numpy() @ turn
-        return result
+            offsets[ids] = (placed - posed)[ids].numpy() @ turn
+        return (covered[0], covered[1]), offsets, shown
 
-    def _from_ears(self, points: Array, covered: bool) -> Array:
-        """Distance of vertices of the skin ``[P]`` from the nearest ear that hair covers, or that shows, metres;
-        infinite without one.
-        """
+    def _from_covered_ears(self, points: Array) -> Array:
+        """Distance of vertices of the skin ``[P]`` from the nearest ear that hair covers, metres; infinite without."""
         ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
         distance = np.full(len(points), np.inf)
         for sign, hidden in zip((1.0, -1.0), self.covered, strict=True):
             ear = ears[sign * self.template[ears, 0] > 0]
-            if len(ear) and hidden == covered:
-                distance = np.minimum(distance, cKDTree((self.rest + self.ears)[ear]).query(points)[0])
+            if len(ear) and hidden:
+                distance = np.minimum(distance, cKDTree(self.rest[ear]).query(points)[0])
         return distance
 
-    def _matte(self, alpha: Array) -> tuple[Mask, Array]:
-        """The outline to follow, and how far each row of it can be trusted ``[H]``.
+    def _from_shown_ears(self, points: Array) -> Array:
+        """Distance of vertices of the skin ``[P]`` from what shows of the nearest ear, metres; infinite without."""
+        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
+        posed = self._posed(torch.from_numpy(self.ears).float())
+        pixels = project(posed[None], self.viewmat, self.K)[0][0].double().numpy()
+        near = ndimage.binary_dilation(self.ears_shown).astype(float)
+        ears = ears[_sample(near, pixels[ears]) > 0.5]
+        if not len(ears):
+            return np.full(len(points), np.inf)
+        return np.asarray(cKDTree((self.rest + self.ears)[ears]).query(points)[0])
+
+    def _matte(self, alpha: Array, closed: float) -> tuple[Mask, Array]:
+        """The outline to follow, where the matte is ``closed``, and how far each row of it can be trusted ``[H]``.
 
         Below the ears hair hangs down: a pixel counts if those above it do, with a little flare; so what is left of
         collars and shoulders is not taken for hair.
         """
-        mask = ndimage.binary_opening(ndimage.binary_fill_holes(alpha > CLOSED), iterations=WISPS)
+        mask = ndimage.binary_opening(ndimage.binary_fill_holes(alpha > closed), iterations=WISPS)
         posed = self._posed(None)
         pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
         neck = np.unique(self.head.faces[self.head.regions["neck"]].numpy())
@@ -263,7 +291,9 @@ class _Fit:
         return mask, strength
 
     def offset(self, lift: Array) -> torch.Tensor:
-        """Offsets ``[V, 3]`` float32 of a lift ``[P]`` of the skin; ears go with the skin beside them."""
+        """Offsets ``[V, 3]`` float32 of a lift ``[P]`` of the skin; ears that were not placed go with the skin beside
+        them, and those that hair covers sink into it.
+        """
         offset = np.zeros((self.head.n_vertices, 3))
         offset[self.skin.ids] = lift[:, None] * self.directions
         ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
@@ -273,8 +303,12 @@ class _Fit:
             root = self.rest[self.skin.ids][nearest] - 0.006 * self.directions[nearest]
             for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
                 side = sign * self.template[ears, 0] > 0
-                along = offset[self.skin.ids[nearest[side]]].mean(0) if side.any() else 0.0
-                offset[ears[side]] = (root - self.rest[ears])[side] if covered else along + self.ears[ears[side]]
+                if covered:
+                    offset[ears[side]] = (root - self.rest[ears])[side]
+                elif self.ears[ears[side]].any():
+                    offset[ears[side]] = self.ears[ears[side]]
+                elif side.any():
+                    offset[ears[side]] = offset[self.skin.ids[nearest[side]]].mean(0)
         return torch.from_numpy(offset).float()
 
     def improve(self, lift: Array) -> Array:
@@ -293,32 +327,29 @@ class _Fit:
         within = ((pixels > 1) & (pixels < SIZE - 1)).all(1)
         row = np.clip(pixels[:, 1].astype(int), 0, SIZE - 1)
         rim *= within * np.where(self.on_neck, self.strength[row] * self.above_base, 1.0)
-        rim *= self._beside_ears(posed, pixels)
+        rim *= self._beside_ears(pixels)
         metre = depth / float(self.K[0, 0, 0])
         # From outline to outline: a vertex just behind the silhouette lies inside both.
-        gap = _sample(self.inside, pixels) - depth_inside
+        inside = np.where(self.on_scalp, _sample(self.inside_hair, pixels), _sample(self.inside_skin, pixels))
+        gap = inside - depth_inside
         wanted = lift + np.clip(gap * metre, -0.03, 0.03)
         wanted = np.clip(wanted, self.low, self.high)
 
         data = OUTLINE * rim * self.area
-        hold = self.hold * self.area
+        # Landmarks tell where a face lies that faces the camera; its outline is the matte's to tell.
+        hold = self.hold * (1 - GRAZED * grazing) * self.area
         solved = spsolve((self.stiffness + sparse.diags(data + hold)).tocsc(), data * wanted)
         # Where the portrait sees no outline (the back), both sides of the head are alike.
         share = 0.5 * (1 - rim)
         solved = (1 - share) * solved + share * solved[self.mirror]
         return np.clip(solved, self.low, self.high)
 
-    def _beside_ears(self, posed: torch.Tensor, pixels: Array) -> Array:
-        """0 where a visible ear, not hair, makes the outline ``[P]``."""
-        weight = np.ones(len(pixels))
-        for side, covered in zip(self.ear_faces, self.covered, strict=True):
-            if covered or not side.any():
-                continue
-            ear = self._mask(posed, self.head.faces[side])
-            if ear.any():
-                away = ndimage.distance_transform_edt(~ear)
-                weight *= _ramp((_sample(away, pixels) - 3) / 6)
-        return weight
+    def _beside_ears(self, pixels: Array) -> Array:
+        """0 where an ear that shows, not hair, makes the outline ``[P]``."""
+        if not self.ears_shown.any():
+            return np.ones(len(pixels))
+        away = ndimage.distance_transform_edt(~self.ears_shown)
+        return _ramp((_sample(away, pixels) - 3) / 6)
 
     def mismatch(self, offset: torch.Tensor) -> float:
         """Area between silhouette and matte over the matte's, above the chin."""

@@ -38,6 +38,10 @@ EAR_SHADE = 0.45
 """Darkening of the hollows of an ear where the portrait does not show it."""
 EAR_TOLERANCE = 0.25
 """Difference from the face's mean colour (norm of sRGB) up to which a sample on an ear is taken for its skin."""
+SQUARE = (0.25, 0.5)
+"""Cosines between normal and view from which a picture tells a face's colour a little, and whatever it is."""
+CHEEK_TOLERANCE = 0.25
+"""Difference from what is seen squarely (norm of sRGB) up to which a face seen from the side takes a sample."""
 STRANDS = 0.45
 """Contrast of made-up strands over the seen hair's."""
 
@@ -122,10 +126,12 @@ class PortraitProjector:
         pictures = CarvedPictures(images)
         points = (vertices[:, self.corners] * self.weights[..., None]).sum(-2)
         pixels, depth = project(points, viewmats, Ks)
-        seen = self._seen(vertices, points, depth, viewmats, Ks, size) * pictures.confidence(pixels)
+        cosine = self._cosine(vertices, points, viewmats)
+        seen = self._clear(vertices, points, depth, cosine, viewmats, Ks, size) * pictures.confidence(pixels)
         scale = triangle_frames(vertices, self.faces).scale[:, self.binding]
         spacing = scale / self.counts[self.binding].sqrt()
         sampled = pictures.colors(pixels, 0.7 * spacing * Ks[:, :1, 0] / depth)
+        seen = seen * facing_weight(cosine) * self._own_cheeks(sampled, seen, cosine)
 
         light = self._light(sampled, seen)
         clear = self.features.clear_of_lids(points, self.landmarks.positions(vertices, self.faces))
@@ -149,26 +155,47 @@ class PortraitProjector:
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
         return Projection(result.clamp(0, 1), seen, margin)
 
-    def _seen(
-        self, vertices: Tensor, points: Tensor, depth: Tensor, viewmats: Tensor, Ks: Tensor, size: tuple[int, int]
+    def _cosine(self, vertices: Tensor, points: Tensor, viewmats: Tensor) -> Tensor:
+        """Cosine ``[I, N]`` between the surface's normal at each Gaussian and the way to the camera."""
+        towards = torch.nn.functional.normalize(camera_centers(viewmats)[:, None] - points, dim=-1)
+        normals = vertex_normals(vertices, self.faces)[:, self.corners]
+        normals = torch.nn.functional.normalize((normals * self.weights[..., None]).sum(-2), dim=-1)
+        return (normals * towards).sum(-1)
+
+    def _clear(
+        self,
+        vertices: Tensor,
+        points: Tensor,
+        depth: Tensor,
+        cosine: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        size: tuple[int, int],
     ) -> Tensor:
-        """How well the camera sees each Gaussian, 0 to 1: nothing in front of it, and not too much from the side."""
+        """1 where nothing is between the camera and a Gaussian ``[I, N]``, 0 where something is."""
         shrink = min(DEPTH_SIZE / max(size), 1.0)
         small = (round(size[0] * shrink), round(size[1] * shrink))
         small_Ks = resize_intrinsics(Ks, size, small)
         surface = depth_map(vertices, self.faces, viewmats, small_Ks, small)
         at = project(points, viewmats, small_Ks)[0]
         nearest = _farthest_neighbour(surface, at)
-        towards = torch.nn.functional.normalize(camera_centers(viewmats)[:, None] - points, dim=-1)
-        normals = vertex_normals(vertices, self.faces)[:, self.corners]
-        normals = torch.nn.functional.normalize((normals * self.weights[..., None]).sum(-2), dim=-1)
-        cosine = (normals * towards).sum(-1)
         # A slanted surface changes its depth within a pixel of the map.
         pixel = depth / small_Ks[:, :1, 0]
         slope = (1 / cosine.clamp_min(0.2) ** 2 - 1).clamp_min(0).sqrt()
         margin = 0.0015 + 0.7 * pixel * slope
-        clear = smooth_step((nearest + 2 * margin - depth) / margin)
-        return clear * facing_weight(cosine)
+        return smooth_step((nearest + 2 * margin - depth) / margin)
+
+    def _own_cheeks(self, colors: Tensor, clear: Tensor, cosine: Tensor) -> Tensor:
+        """Factor ``[I, N]`` on samples of the face that is seen from the side: there a small error of the fit puts hair,
+        ears or the background on a cheek, which the colours that are seen squarely, continued, do not expect.
+        """
+        fill = self.fills[SKIN]
+        squarely = smooth_step((cosine - SQUARE[0]) / (SQUARE[1] - SQUARE[0]))
+        known = clear * squarely * self.on_face * fill.inside
+        mean = _mean(colors, known, colors.new_tensor(PRIORS[SKIN]))
+        away = (colors - fill(colors, known, mean, ANCHORS[SKIN])).norm(dim=-1)
+        likely = torch.exp(-((away / CHEEK_TOLERANCE) ** 2))
+        return torch.where(self.on_face, torch.lerp(likely, torch.ones_like(likely), squarely), 1.0)
 
     def _light(self, colors: Tensor, seen: Tensor) -> Tensor:
         """Brightness of the picture ``[I, 1, 1]``, 1 for a well lit face: what scales the defaults."""

@@ -192,9 +192,13 @@ def eye_opening(points: Points, side: Literal["left", "right"]) -> float:
 
 
 def rigid_landmarks(head: HeadModel, identity: HeadParams | None = None) -> Points:
-    """Positions of the landmarks that expressions hardly move, on the head model, ``[N, 3]`` in metres."""
+    """Positions of the landmarks that expressions hardly move, on the head model, ``[N, 3]`` in metres.
+
+    Without the identity's ``offset``: a detector sees the forehead under hair that the offset lifts off it.
+    """
     with torch.no_grad():
-        params = head.arkit(torch.zeros(len(ARKIT_NAMES)), head.neutral() if identity is None else identity)
+        bare = head.neutral() if identity is None else identity.replace(offset=None)
+        params = head.arkit(torch.zeros(len(ARKIT_NAMES)), bare)
         points = head.landmarks.positions(head.vertices(params), head.faces)
     return points[list(_RIGID)].double().cpu().numpy()
 

@@ -118,6 +118,7 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
         case they are kept as its colour.
     """
     below_chin = guide.height < guide.chin - 0.01
+    shown = alpha
     inside = np.minimum(guide.left, guide.right)
     lab = rgb2lab(colors)
     person = alpha > 0.9
@@ -127,7 +128,11 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
     blur = 0.003 * guide.metre  # colour decisions are smoothed over 3 mm
 
     fade = smooth_step(guide.height / (0.62 * guide.chin))
-    tube = fade * smooth_step((inside + 0.006) / 0.012)
+    tube = fade * smooth_step((inside + 0.003) / 0.006)
+    if skin.any() and hair.any():
+        # Skin ends in a line. A matte that is soft there took a background of its colour for a part of it.
+        like_skin = smooth_step((_odds(lab, skin, hair, blur) - 0.4) / 0.3)
+        shown = alpha + like_skin * (smooth_step((alpha - 0.25) / 0.5) - alpha)
     hair_like, covered = np.ones_like(alpha), False
     if clothes.sum() > 30 and skin.any() and hair.any():
         cloth = _odds(lab, clothes, skin, blur)
@@ -161,7 +166,7 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
     if not inside_photo.all():
         to_border = ndimage.distance_transform_edt(inside_photo) / guide.metre
         keep = keep * np.where(below_chin, smooth_step(to_border / 0.03), inside_photo)
-    return (alpha * np.clip(keep, 0, 1)).astype(np.float32), covered
+    return (shown * np.clip(keep, 0, 1)).astype(np.float32), covered
 
 
 def reach_mask(guide: NeckGuide) -> NDArray[np.bool_]:
