@@ -210,6 +210,38 @@ def test_a_batch_equals_single_pictures() -> None:
         torch.testing.assert_close(together.colors[i], alone.colors[0], atol=2e-3, rtol=0)
 
 
+def test_hair_beside_a_cheek_is_not_painted_on_it_and_shading_is() -> None:
+    """A frontal picture of skin that darkens sideways, with strips of hair over the far sides of the cheeks."""
+    head = load_head("canonical")
+    vertices = head.vertices(head.neutral())
+    avatar = initialise(head, vertices, AvatarConfig(gaussians_per_triangle=3))
+    projector = PortraitProjector(head, avatar, vertices)
+    size = 768
+    viewmat, K = orbit(0.0, 0.0, 1.0, head.center)[None], intrinsics(20.0, size)[None]
+    matte = torch.isfinite(depth_map(vertices[None], head.faces, viewmat, K, (size, size)))[0].float()
+    points = (vertices[projector.corners] * projector.weights[..., None]).sum(-2)
+    at = project(points[None], viewmat, K)[0][0]
+    x = torch.arange(size) + 0.5
+    shaded = ((0.9 - 0.6 * (x - size / 2).abs() / size)[:, None] * torch.tensor([0.9, 0.7, 0.6])).expand(size, size, 3)
+
+    def project_on_head(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = projector(vertices[None], torch.cat([picture, matte[..., None]], -1)[None], viewmat, K)
+        return found.seen[0], found.colors[0]
+
+    seen, colors = project_on_head(shaded)
+    # The sides of the face, by what is seen of them, and not the flanks of nose and lips.
+    side = head.regions["face"][avatar.binding] & (points[:, 0].abs() > 0.05)
+    rim = side & (seen > 0.02) & (seen < 0.3)
+    assert int(rim.sum()) > 50
+    strip = torch.zeros(size, size)
+    column, row = at[rim].long().T
+    strip[row, column] = 1
+    strip = torch.nn.functional.max_pool2d(strip[None], 7, 1, 3)[0, ..., None] > 0
+    seen_hairy, hairy = project_on_head(torch.where(strip, torch.tensor([0.1, 0.07, 0.05]), shaded))
+    assert float(seen_hairy[rim].mean()) < 0.2 * float(seen[rim].mean())
+    assert float(hairy[rim].mean()) > 0.75 * float(colors[rim].mean())
+
+
 @pytest.fixture(scope="module")
 def face() -> tuple[HeadModel, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The canonical head photographed with a plain skin, blue irises without pupils and magenta around the irises."""

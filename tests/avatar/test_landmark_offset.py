@@ -94,7 +94,8 @@ def test_the_far_side_of_a_turned_face_is_not_believed(head: HeadModel) -> None:
     points = head.landmarks.positions(head.vertices(head.neutral()), head.faces).double().numpy()
     away = np.where(points[:, :1] > 0.03, 0.005, 0.0) * np.array([0.0, 1.0, 0.0])
     found = [lay_on_landmarks(head, _portrait(head, away, yaw=yaw)).offset for yaw in (0.0, 40.0)]
-    assert found[0] is not None and found[1] is not None
+    assert found[0] is not None
+    assert found[1] is not None
     assert float(found[1].norm(dim=-1).max()) < 0.3 * float(found[0].norm(dim=-1).max())
 
 

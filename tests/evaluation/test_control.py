@@ -16,8 +16,10 @@ from zero1toa.evaluation.control import (
     measure_control,
     measure_yaw,
     mouth_width,
+    rigid_landmarks,
 )
 from zero1toa.head.arkit import ARKIT_INDEX
+from zero1toa.head.registry import load_head
 from zero1toa.types import LandmarkTrack
 
 
@@ -149,3 +151,13 @@ def test_a_face_that_is_not_found_fails(monkeypatch: pytest.MonkeyPatch) -> None
     report = _report(monkeypatch, blind=True)
     assert report.found == {-45.0: False, 45.0: False}
     assert not report.passed
+
+
+def test_hair_that_lifts_a_forehead_does_not_turn_the_head() -> None:
+    """The yaw is measured against the face, which a detector sees, not against the hair over it."""
+    head = load_head("canonical")
+    lifted = torch.zeros(head.n_vertices, 3)
+    lifted[:, 2] = 0.02 * (head.vertices(head.neutral())[:, 1] > head.center[1])
+    bare = rigid_landmarks(head, head.neutral())
+    assert np.array_equal(rigid_landmarks(head, head.neutral().replace(offset=lifted)), bare)
+    assert np.array_equal(rigid_landmarks(head), bare)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from zero1toa.head.canonical import CanonicalHead
 from zero1toa.head.registry import load_head
@@ -58,6 +59,23 @@ def test_a_collar_of_the_hairs_colour_is_cut_away_and_hair_that_hangs_is_kept(gu
     upper = guide.height > 0.6 * guide.chin
     assert carved[collar & upper].mean() < 0.1
     assert carved[hanging & upper & (guide.height < guide.jaw)].mean() > 0.7
+
+
+def test_skin_ends_in_a_line_and_hair_keeps_its_soft_rim(guide: NeckGuide) -> None:
+    """A matte that is as soft along cheeks as along hair."""
+    alpha, colors = _person(guide)
+    head = guide.outline | guide.tube
+    inside = ndimage.distance_transform_edt(head) - ndimage.distance_transform_edt(~head)
+    soft = np.clip(0.5 + inside / 12, 0, 1).astype(np.float32)
+    nearest = ndimage.distance_transform_edt(~head, return_distances=False, return_indices=True)
+    carved, _ = carve(np.where(guide.height > guide.chin, soft, alpha), colors[tuple(nearest)], guide, ALL)
+    faint = (soft > 0.05) & (soft < 0.95)
+    hairy = colors[tuple(nearest)][..., 0] < 0.5
+    cheeks = faint & ~hairy & (guide.height > guide.jaw) & ~ndimage.binary_dilation(hairy, iterations=6)
+    crown = faint & hairy & (guide.height > guide.ear + 0.08)
+    assert np.abs(carved[crown] - soft[crown]).mean() < 0.01
+    assert cheeks.sum() > 50
+    assert np.abs(carved[cheeks] - (soft[cheeks] > 0.5)).mean() < 0.6 * np.abs(soft - (soft > 0.5))[cheeks].mean()
 
 
 def test_shadow_on_a_throat_is_no_gap_above_skin_that_shows(guide: NeckGuide) -> None:

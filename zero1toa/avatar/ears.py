@@ -1,4 +1,4 @@
-"""Where a portrait's ears are: ears that show are moved, scaled and tilted to the skin that the matte has beside the head.
+"""Where an ear is: one that shows is moved, scaled and tilted to the skin that the matte has beside the head.
 
 No landmark lies on an ear, and how far it stands off and how high it sits differs between people, so that a head
 model's own ears seldom lie on the portrait's.

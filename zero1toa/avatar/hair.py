@@ -13,23 +13,17 @@ import dataclasses
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
-from torch import Tensor
 
-from zero1toa.avatar.ears import place_ear
+from zero1toa.avatar.portrait_ears import SIDES, PortraitEars
+from zero1toa.avatar.portrait_frame import SIZE, Mask, PortraitFrame, ramp, sample, signed_distance
 from zero1toa.avatar.surface import Array, Skin, laplacian, mirror, vertex_mask, vertex_normals
-from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.protocol import HeadModel, HeadParams
-from zero1toa.render.cameras import project, resize_intrinsics
+from zero1toa.render.cameras import project
 from zero1toa.types import Portrait
 
-Mask = NDArray[np.bool_]
-
-SIZE = 256
-"""Silhouettes are compared at this picture size."""
 ROUNDS = 8
 """Times that the silhouette is measured and the lift solved again."""
 HAIRLINE = 0.02
@@ -100,10 +94,10 @@ def fit_hair(head: HeadModel, portrait: Portrait) -> HairVolume:
     lift = np.zeros(len(fit.skin.ids))
     for _ in range(ROUNDS):
         lift = fit.improve(lift)
-    offset, covered = fit.offset(lift), fit.covered
+    offset, covered = fit.offset(lift), fit.ears.covered
     scalp = fit.area * fit.on_scalp
     return HairVolume(
-        params=portrait.params.replace(offset=fit.base + offset),
+        params=portrait.params.replace(offset=fit.frame.base + offset),
         thickness=float((lift * scalp).sum() / scalp.sum()),
         covered=covered,
         mismatch=fit.mismatch(offset),
@@ -114,55 +108,45 @@ class _Fit:
     """What stays the same over all rounds."""
 
     def __init__(self, head: HeadModel, portrait: Portrait) -> None:
-        self.head, self.params = head, portrait.params
-        base = self.params.offset
-        self.base = torch.zeros(head.n_vertices, 3) if base is None else base
-        self.viewmat = torch.from_numpy(portrait.viewmat)[None]
-        self.K = resize_intrinsics(torch.from_numpy(portrait.K)[None], portrait.size, SIZE)
+        self.head, self.frame = head, PortraitFrame(head, portrait)
         self.skin = skin = Skin.of(head)
-        neutral = head.neutral().replace(shape=self.params.shape, offset=self.base)
-        with torch.no_grad():
-            rest = head.vertices(neutral)
-            self.template = head.vertices(head.neutral()).double().numpy()
-        self.rest = rest.double().numpy()
+        rest, template = self.frame.rest, self.frame.template
         faces, n = head.faces.numpy(), head.n_vertices
         on = {name: vertex_mask(faces, head.regions[name].numpy(), n) for name in ("scalp", "neck", "face")}
         self.on_scalp = on["scalp"][skin.ids]
         on_neck = on["neck"][skin.ids] & ~self.on_scalp
-        points = self.rest[skin.ids]
+        points = rest[skin.ids]
         L, self.area = laplacian(points, skin.faces)
         self.stiffness = (BENDING * (L @ sparse.diags(1 / self.area) @ L) + TENSION * L).tocsr()
-        self.directions = self._directions(rest, L)
-        self.mirror = mirror(self.template[skin.ids], np.zeros(len(skin.ids), np.int64))
+        self.directions = self._directions(torch.from_numpy(rest).float(), L)
+        self.mirror = mirror(template[skin.ids], np.zeros(len(skin.ids), np.int64))
 
-        sides = self.template[faces].mean(1)[:, 0]
-        self.ear_faces = [head.regions["ears"] & torch.from_numpy(sign * sides > 0) for sign in (1.0, -1.0)]
-        picture = _resize(portrait.image)
-        self.covered, self.ears, self.ears_shown = self._place_ears(picture)
+        self.ears = PortraitEars(self.frame)
         self.on_neck = on_neck
         # Clothes begin at the neck's base.
         low, high = points[on_neck, 1].min(), points[on_neck, 1].max()
-        self.above_base = _ramp((points[:, 1] - low) / (0.3 * (high - low)) - 0.2)
+        self.above_base = ramp((points[:, 1] - low) / (0.3 * (high - low)) - 0.2)
         self.on_face = on["face"][skin.ids] & ~self.on_scalp
         # Skin around an ear that hair covers is under that hair too.
-        bare = self.on_face & (self._from_covered_ears(points) >= AROUND_EARS)
+        bare = self.on_face & (self.ears.from_covered(points) >= AROUND_EARS)
         distance, _ = cKDTree(points[self.on_scalp | (self.on_face & ~bare)]).query(points)
         hairline, _ = cKDTree(points[bare]).query(points)
-        self.hold = np.where(bare, 1e-3 + _ramp(distance / HAIRLINE) ** 2, 1e-5)
+        self.hold = np.where(bare, 1e-3 + ramp(distance / HAIRLINE) ** 2, 1e-5)
         # The throat and the neck's base stay where they are; hair hangs beside and behind a neck.
-        front = np.maximum(_ramp((self.directions[:, 2] + 0.1) / 0.6), _ramp((-self.directions[:, 1] - 0.3) / 0.4))
+        front = np.maximum(ramp((self.directions[:, 2] + 0.1) / 0.6), ramp((-self.directions[:, 1] - 0.3) / 0.4))
         self.hold = np.where(on_neck, 1e-3 + front, self.hold)
-        bare_ears = self._from_shown_ears(points)
+        bare_ears = self.ears.from_shown(points)
         self.hold = self.hold + 0.3 * (bare_ears < AROUND_EARS)
         self.high = np.minimum(np.where(on_neck, NECK, LARGEST), 0.004 + STEEPEST * hairline)
         # What lies close around an ear that shows would push it aside.
         self.high = np.minimum(self.high, 0.001 + STEEPEST * (bare_ears - BARE_EARS).clip(0))
         self.low = np.where(self.on_scalp | on_neck, -SHRINK, -0.003)
 
-        self.matte, self.strength = self._matte(picture[..., 3], CLOSED)
-        skin_matte, _ = self._matte(picture[..., 3], 0.5)
-        self.inside_hair = _signed_distance(self.matte) - RIM
-        self.inside_skin = _signed_distance(skin_matte) - SKIN_RIM
+        alpha = self.frame.picture[..., 3]
+        self.matte, self.strength = self._matte(alpha, CLOSED)
+        skin_matte, _ = self._matte(alpha, 0.5)
+        self.inside_hair = signed_distance(self.matte) - RIM
+        self.inside_skin = signed_distance(skin_matte) - SKIN_RIM
 
     def _directions(self, rest: torch.Tensor, L: sparse.csr_matrix) -> Array:
         """Normals smoothed over some centimetres, so that a large lift does not fold."""
@@ -171,103 +155,6 @@ class _Fit:
         smooth = spsolve(heat.tocsc(), self.area[:, None] * normals.double().numpy())
         return smooth / np.linalg.norm(smooth, axis=1, keepdims=True)
 
-    def _posed(self, offset: torch.Tensor | None) -> torch.Tensor:
-        with torch.no_grad():
-            return self.head.vertices(self.params.replace(offset=self.base if offset is None else self.base + offset))
-
-    def _mask(self, vertices: torch.Tensor, faces: torch.Tensor) -> Mask:
-        depth = depth_map(vertices[None], faces, self.viewmat, self.K, (SIZE, SIZE))[0]
-        return torch.isfinite(depth).numpy()
-
-    def _picture_parts(self, picture: Array) -> tuple[tuple[bool, bool], Mask]:
-        """Whether the left and the right ear have the hair's colour and not the skin's; and where the picture shows
-        the skin's colour ``[H, W]``, everywhere on a bald person.
-        """
-        posed = self._posed(None)
-        faces = self.head.faces
-        pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
-        opaque = ndimage.binary_erosion(picture[..., 3] > 0.95, iterations=2)
-        skin = self._mask(posed, faces[self.head.regions["face"]]) & opaque
-        everything = self._mask(posed, faces)
-        # Outside of the bare head and above the chin there is nothing but hair; a bald head has none.
-        chin = pixels[np.unique(faces[self.head.regions["face"]].numpy()), 1].max()
-        rows = np.arange(SIZE)[:, None] + 0.5
-        hair = ~ndimage.binary_dilation(everything, iterations=3) & opaque & (rows < chin)
-        if hair.sum() < 40 or skin.sum() < 40:
-            return (False, False), picture[..., 3] > 0.5
-        skin_color = np.median(picture[skin][:, :3], axis=0)
-        hair_color = np.median(picture[hair][:, :3], axis=0)
-        to_hair, to_skin = (np.linalg.norm(picture[..., :3] - color, axis=-1) for color in (hair_color, skin_color))
-        result = []
-        for side in self.ear_faces:
-            ear = self._mask(posed, faces[side]) & opaque
-            ear &= ~self._mask(posed, faces[~side]) if side.any() else False
-            like_hair = (to_hair < to_skin)[ear]
-            result.append(float(like_hair.mean()) if len(like_hair) > 10 else np.nan)
-        if np.isnan(result).all():
-            result = [0.0, 0.0]
-        # Hair is much the same on both sides: one ear under hair speaks for the other, and for one behind the head.
-        enough = 0.6 if np.nanmax(result) < 0.6 else 0.3
-        left, right = (share > enough for share in np.nan_to_num(result, nan=np.nanmax(result)))
-        return (bool(left), bool(right)), (picture[..., 3] > 0.5) & (to_skin < to_hair)
-
-    def _place_ears(self, picture: Array) -> tuple[tuple[bool, bool], Array, Mask]:
-        """Which ears hair covers, the offsets ``[V, 3]`` that bring those that show to where the picture has their
-        skin (zero on all else), and where they show ``[H, W]``.
-        """
-        like_hair, skin = self._picture_parts(picture)
-        offsets = np.zeros((self.head.n_vertices, 3))
-        shown = np.zeros((SIZE, SIZE), bool)
-        covered = []
-        posed = self._posed(None).double()
-        depth = project(posed[None], self.viewmat.double(), self.K.double())[1][0]
-        axes = self.viewmat[0, :2, :3].double()  # right and down in the picture
-        for own, hairy in zip(self.ear_faces, like_hair, strict=True):
-            covered.append(hairy)
-            if not own.any():
-                continue
-            ids = torch.unique(self.head.faces[own])
-            middle = posed[ids].mean(0)
-
-            metre = float(self.K[0, 0, 0] / depth[ids].mean())
-            ear = self._mask(posed.float(), self.head.faces[own])
-            head = self._mask(posed.float(), self.head.faces[~own])
-            found = place_ear(ear, head, skin, picture[..., 3] > 0.5, metre)
-            if found is None:
-                if not hairy:
-                    shown |= ear
-                continue
-            covered[-1] = False
-            change = torch.from_numpy(found.linear) - torch.eye(2)
-            across = (posed[ids] - middle) @ axes.T
-            placed = posed.clone()
-            placed[ids] += (across @ change.T + torch.tensor(found.shift) / metre) @ axes
-            shown |= self._mask(placed.float(), self.head.faces[own]) & skin & ~head
-            turn = _rotation(self.rest[ids], posed[ids].numpy())
-            offsets[ids] = (placed - posed)[ids].numpy() @ turn
-        return (covered[0], covered[1]), offsets, shown
-
-    def _from_covered_ears(self, points: Array) -> Array:
-        """Distance of vertices of the skin ``[P]`` from the nearest ear that hair covers, metres; infinite without."""
-        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
-        distance = np.full(len(points), np.inf)
-        for sign, hidden in zip((1.0, -1.0), self.covered, strict=True):
-            ear = ears[sign * self.template[ears, 0] > 0]
-            if len(ear) and hidden:
-                distance = np.minimum(distance, cKDTree(self.rest[ear]).query(points)[0])
-        return distance
-
-    def _from_shown_ears(self, points: Array) -> Array:
-        """Distance of vertices of the skin ``[P]`` from what shows of the nearest ear, metres; infinite without."""
-        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
-        posed = self._posed(torch.from_numpy(self.ears).float())
-        pixels = project(posed[None], self.viewmat, self.K)[0][0].double().numpy()
-        near = ndimage.binary_dilation(self.ears_shown).astype(float)
-        ears = ears[_sample(near, pixels[ears]) > 0.5]
-        if not len(ears):
-            return np.full(len(points), np.inf)
-        return np.asarray(cKDTree((self.rest + self.ears)[ears]).query(points)[0])
-
     def _matte(self, alpha: Array, closed: float) -> tuple[Mask, Array]:
         """The outline to follow, where the matte is ``closed``, and how far each row of it can be trusted ``[H]``.
 
@@ -275,10 +162,10 @@ class _Fit:
         collars and shoulders is not taken for hair.
         """
         mask = ndimage.binary_opening(ndimage.binary_fill_holes(alpha > closed), iterations=WISPS)
-        posed = self._posed(None)
-        pixels = project(posed[None], self.viewmat, self.K)[0][0].numpy()
+        posed = self.frame.posed()
+        pixels = self.frame.pixels(posed)
         neck = np.unique(self.head.faces[self.head.regions["neck"]].numpy())
-        bare = self._mask(posed, self.head.faces)
+        bare = self.frame.mask(posed, self.head.faces)
         start = int(np.clip(np.median(pixels[self.skin.ids[self.on_face], 1]), 0, SIZE - 1))
         for y in range(start + 1, SIZE):
             above = mask[y - 1] | bare[y - 1]
@@ -286,7 +173,7 @@ class _Fit:
                 above = ndimage.binary_dilation(above)
             mask[y] &= above
         left, right = np.clip([pixels[neck, 0].min(), pixels[neck, 0].max()], 0, SIZE - 1).astype(int)
-        strength = _ramp((alpha[:, left : right + 1].max(1, initial=0.0) - 0.7) / 0.2)
+        strength = ramp((alpha[:, left : right + 1].max(1, initial=0.0) - 0.7) / 0.2)
         strength[:start] = 1.0
         return mask, strength
 
@@ -296,41 +183,43 @@ class _Fit:
         """
         offset = np.zeros((self.head.n_vertices, 3))
         offset[self.skin.ids] = lift[:, None] * self.directions
-        ears = np.unique(self.head.faces[self.head.regions["ears"]].numpy())
-        ears = np.setdiff1d(ears, self.skin.ids)
+        ears = np.setdiff1d(self.ears.ids, self.skin.ids)
         if len(ears):
-            _, nearest = cKDTree(self.rest[self.skin.ids]).query(self.rest[ears])
-            root = self.rest[self.skin.ids][nearest] - 0.006 * self.directions[nearest]
-            for sign, covered in zip((1.0, -1.0), self.covered, strict=True):
-                side = sign * self.template[ears, 0] > 0
+            rest = self.frame.rest
+            _, nearest = cKDTree(rest[self.skin.ids]).query(rest[ears])
+            root = rest[self.skin.ids][nearest] - 0.006 * self.directions[nearest]
+            for sign, covered in zip(SIDES, self.ears.covered, strict=True):
+                side = np.isin(ears, self.ears.of_side(sign))
                 if covered:
-                    offset[ears[side]] = (root - self.rest[ears])[side]
-                elif self.ears[ears[side]].any():
-                    offset[ears[side]] = self.ears[ears[side]]
+                    offset[ears[side]] = (root - rest[ears])[side]
+                elif self.ears.offsets[ears[side]].any():
+                    offset[ears[side]] = self.ears.offsets[ears[side]]
                 elif side.any():
                     offset[ears[side]] = offset[self.skin.ids[nearest[side]]].mean(0)
         return torch.from_numpy(offset).float()
 
     def improve(self, lift: Array) -> Array:
         """Measure the silhouette of a lift ``[P]`` and solve for a better one."""
-        posed = self._posed(self.offset(lift))
+        posed = self.frame.posed(self.offset(lift))
         skin_faces = self.head.faces[torch.from_numpy(self.skin.chosen)]
-        outline = _signed_distance(self._mask(posed, skin_faces))
-        pixels, depth = (t[0, self.skin.ids].double().numpy() for t in project(posed[None], self.viewmat, self.K))
+        outline = signed_distance(self.frame.mask(posed, skin_faces))
+        pixels, depth = (
+            t[0, self.skin.ids].double().numpy() for t in project(posed[None], self.frame.viewmat, self.frame.K)
+        )
         normals = vertex_normals(posed, skin_faces)[self.skin.ids].double().numpy()
-        camera = np.linalg.inv(self.viewmat[0].double().numpy())[:3, 3]
+        camera = np.linalg.inv(self.frame.viewmat[0].double().numpy())[:3, 3]
         towards = camera - posed[self.skin.ids].double().numpy()
         towards /= np.linalg.norm(towards, axis=1, keepdims=True)
         grazing = np.exp(-0.5 * ((normals * towards).sum(1) / 0.25) ** 2)
-        depth_inside = _sample(outline, pixels)
+        depth_inside = sample(outline, pixels)
         rim = grazing * np.exp(-0.5 * (depth_inside / 2.0) ** 2)
         within = ((pixels > 1) & (pixels < SIZE - 1)).all(1)
         row = np.clip(pixels[:, 1].astype(int), 0, SIZE - 1)
         rim *= within * np.where(self.on_neck, self.strength[row] * self.above_base, 1.0)
-        rim *= self._beside_ears(pixels)
-        metre = depth / float(self.K[0, 0, 0])
+        rim *= self.ears.beside(pixels)
+        metre = depth / float(self.frame.K[0, 0, 0])
         # From outline to outline: a vertex just behind the silhouette lies inside both.
-        inside = np.where(self.on_scalp, _sample(self.inside_hair, pixels), _sample(self.inside_skin, pixels))
+        inside = np.where(self.on_scalp, sample(self.inside_hair, pixels), sample(self.inside_skin, pixels))
         gap = inside - depth_inside
         wanted = lift + np.clip(gap * metre, -0.03, 0.03)
         wanted = np.clip(wanted, self.low, self.high)
@@ -344,50 +233,10 @@ class _Fit:
         solved = (1 - share) * solved + share * solved[self.mirror]
         return np.clip(solved, self.low, self.high)
 
-    def _beside_ears(self, pixels: Array) -> Array:
-        """0 where an ear that shows, not hair, makes the outline ``[P]``."""
-        if not self.ears_shown.any():
-            return np.ones(len(pixels))
-        away = ndimage.distance_transform_edt(~self.ears_shown)
-        return _ramp((_sample(away, pixels) - 3) / 6)
-
     def mismatch(self, offset: torch.Tensor) -> float:
         """Area between silhouette and matte over the matte's, above the chin."""
-        posed = self._posed(offset)
+        posed = self.frame.posed(offset)
         face = np.unique(self.head.faces[self.head.regions["face"]].numpy())
-        chin = int(np.clip(project(posed[None], self.viewmat, self.K)[0][0, face, 1].max(), 1, SIZE))
-        mask = self._mask(posed, self.head.faces)[:chin]
+        chin = int(np.clip(self.frame.pixels(posed)[face, 1].max(), 1, SIZE))
+        mask = self.frame.mask(posed, self.head.faces)[:chin]
         return float((mask ^ self.matte[:chin]).sum() / max(self.matte[:chin].sum(), 1))
-
-
-def _rotation(a: Array, b: Array) -> Array:
-    """Rotation ``[3, 3]`` that turns points ``[N, 3]`` of ``a`` (as columns) into those of ``b``, least squares."""
-    u, _, vt = np.linalg.svd((b - b.mean(0)).T @ (a - a.mean(0)))
-    return u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-
-
-def _ramp(x: Array) -> Array:
-    """Smooth step from 0 at 0 to 1 at 1."""
-    x = np.clip(x, 0.0, 1.0)
-    return x * x * (3 - 2 * x)
-
-
-def _resize(image: NDArray[np.uint8]) -> Array:
-    """The carved portrait at :data:`SIZE`, floats in [0, 1], averaged with its alpha."""
-    picture = torch.from_numpy(np.asarray(image, np.float64) / 255).permute(2, 0, 1)[None]
-    premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], 1)
-    small = torch.nn.functional.interpolate(premultiplied, (SIZE, SIZE), mode="bilinear", antialias=True)[0]
-    small[:3] /= small[3:].clamp_min(1e-6)
-    return small.permute(1, 2, 0).numpy()
-
-
-def _signed_distance(mask: Mask) -> Array:
-    """Pixels to the outline of ``mask`` at pixel centres, inside positive; the picture's border is no outline."""
-    inside = ndimage.distance_transform_edt(mask) if not mask.all() else np.full(mask.shape, float(max(mask.shape)))
-    outside = ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, float(max(mask.shape)))
-    return np.where(mask, inside - 0.5, 0.5 - outside)
-
-
-def _sample(field: Array, pixels: Array) -> Array:
-    """Bilinear values ``[P]`` of a map ``[H, W]`` at ``pixels`` ``[P, 2]`` (x, y; centres at +0.5)."""
-    return np.asarray(ndimage.map_coordinates(field, (pixels[:, 1] - 0.5, pixels[:, 0] - 0.5), order=1, mode="nearest"))

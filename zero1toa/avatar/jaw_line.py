@@ -14,7 +14,7 @@ JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288)
 FOREHEAD, TIP = 10, 152
 """Landmarks whose distance is the face height."""
 CHIN = slice(3, 12)
-"""Those of the jaw below which the edge is looked for; at the corners it is hair's or an ear's as often as the jaw's."""
+"""Those of the jaw below which its edge is looked for; at the corners an edge is hair's or an ear's as often."""
 INWARD, OUTWARD, STEP = -0.005, 0.06, 0.005
 """Where an edge is looked for, beyond the landmarks and over the face height."""
 WIDTH = 0.02
@@ -30,7 +30,8 @@ class JawLine:
     """The landmarks' line, and how far beyond it the picture shows the jaw's edge.
 
     Attributes:
-        edge: distance of a mesh's outline from the landmarks in pixels, outwards, with which it ends there; None where the picture shows none.
+        edge: where a mesh's outline has to be for the picture's edge, pixels outwards from the landmarks; None where
+            the picture shows no edge.
     """
 
     def __init__(self, landmarks: NDArray[np.floating], image: NDArray[np.uint8]) -> None:

@@ -186,8 +186,8 @@ class PortraitProjector:
         return smooth_step((nearest + 2 * margin - depth) / margin)
 
     def _own_cheeks(self, colors: Tensor, clear: Tensor, cosine: Tensor) -> Tensor:
-        """Factor ``[I, N]`` on samples of the face that is seen from the side: there a small error of the fit puts hair,
-        ears or the background on a cheek, which the colours that are seen squarely, continued, do not expect.
+        """Factor ``[I, N]`` on samples of a face seen from the side: there a small error of the fit puts hair, ears or
+        the background on a cheek, which the colours that are seen squarely, continued, do not expect.
         """
         fill = self.fills[SKIN]
         squarely = smooth_step((cosine - SQUARE[0]) / (SQUARE[1] - SQUARE[0]))
