@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from zero1toa.avatar.jaw_line import JawLine
 from zero1toa.avatar.surface import Array, Skin, laplacian, vertex_mask
@@ -59,7 +60,9 @@ def lay_on_landmarks(head: HeadModel, portrait: Portrait) -> HeadParams:
     target = torch.from_numpy(portrait.landmarks)
     line = JawLine(portrait.landmarks, portrait.image)
     axes = viewmat[:2, :3]  # right and down in the picture
-    believed = _near_side(head, portrait.yaw)
+    template = head.vertices(head.neutral())
+    marks = head.landmarks.positions(template, head.faces)
+    believed, near = (_near_side(x, portrait.yaw) for x in (marks[:, 0], template[surface.face, 0]))
     total = np.zeros((head.n_vertices, 3))
     if params.offset is not None:
         total += params.offset.double().numpy()
@@ -72,14 +75,13 @@ def lay_on_landmarks(head: HeadModel, portrait: Portrait) -> HeadParams:
         wanted *= (believed / (1 + (np.linalg.norm(wanted, axis=1) / LARGEST) ** 2))[:, None]
         pixels, depth = project(vertices[surface.face], viewmat, K)
         beyond = torch.from_numpy(line.beyond(pixels.double().numpy())).float() * (depth / K[0, 0])[:, None]
-        total += surface.follow(wanted, -(beyond @ axes).double().numpy())
+        total += surface.follow(wanted, -(beyond @ axes).double().numpy() * near[:, None])
     return params.replace(offset=torch.from_numpy(total).float())
 
 
-def _near_side(head: HeadModel, yaw: float) -> Array:
-    """Weights ``[478]`` of the landmarks of a head with ``yaw``, degrees to its left."""
-    side = head.landmarks.positions(head.vertices(head.neutral()), head.faces)[:, 0].double().numpy()
-    far = 1 / (1 + np.exp(-math.copysign(1.0, yaw) * side / 0.01))
+def _near_side(x: Tensor, yaw: float) -> Array:
+    """Belief ``[P]`` in points ``x`` metres to the left of a head's middle, which is turned to its left by ``yaw``."""
+    far = 1 / (1 + np.exp(-math.copysign(1.0, yaw) * x.double().numpy() / 0.01))
     return 1 - min(abs(yaw) / _FAR_YAW, 1.0) * far
 
 
