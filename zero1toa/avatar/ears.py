@@ -73,7 +73,7 @@ def place_ear(ear: Mask, head: Mask, skin: Mask, matte: Mask, metre: float) -> P
     rows, columns = (np.flatnonzero(ear.any(axis)) for axis in (1, 0))
     # Room for the largest ear around the model's, and around that for the shifts.
     room = round(0.5 * (max(WIDTHS) * len(columns) + max(HEIGHTS) * len(rows)))
-    frame = np.s_[room + rows[0] - room : room + rows[-1] + room + 1, columns[0] : columns[-1] + 2 * room + 1]
+    frame = np.s_[rows[0] : rows[-1] + 2 * room + 1, columns[0] : columns[-1] + 2 * room + 1]
     model = np.pad(ear, room)[frame].astype(float)
     value = np.where(skin, np.where(near, 1.0, 0.0), np.where(matte, -UNDER_HAIR, -1.0)) * ~head
     value = np.pad(value, room, constant_values=-1.0)
