@@ -131,7 +131,8 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
     tube = fade * smooth_step((inside + 0.003) / 0.006)
     if skin.any() and hair.any():
         # Skin ends in a line. A matte that is soft there took a background of its colour for a part of it.
-        like_skin = smooth_step((_odds(lab, skin, hair, blur) - 0.4) / 0.3)
+        skin_odds = _odds(lab, skin, hair, blur)
+        like_skin = smooth_step((skin_odds - 0.4) / 0.3)
         shown = alpha + like_skin * (smooth_step((alpha - 0.25) / 0.5) - alpha)
     hair_like, covered = np.ones_like(alpha), False
     if clothes.sum() > 30 and skin.any() and hair.any():
@@ -151,7 +152,7 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
         wide = fade * smooth_step((inside + 0.03) / 0.015) * smooth_step((0.4 - cloth) / 0.3)
         tube = np.maximum(tube, wide)
         hair_like = smooth_step((0.45 - _odds(lab, clothes, hair, blur)) / 0.3)
-        hair_like = hair_like * smooth_step((0.75 - _odds(lab, skin, hair, blur)) / 0.25)
+        hair_like = hair_like * smooth_step((0.75 - skin_odds) / 0.25)
         hair_like = hair_like * _hanging(hair_like * alpha, guide, blur)
 
     # Above the ears everything is hair; below, only what has its colour and hangs from above, less and less towards the
