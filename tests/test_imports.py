@@ -12,7 +12,8 @@ PACKAGE = ROOT / "zero1toa"
 
 # Foundations that every package may import.
 BASE = {
-    "errors", "types", "config", "media", "assets", "unpickling", "acceleration", "head.protocol", "head.arkit",
+    "errors", "types", "config", "media", "assets", "unpickling", "acceleration", "storage", "head.protocol",
+    "head.arkit",
     "diffusion.protocol",
 }  # fmt: skip
 SIBLINGS = {"portrait", "head", "avatar", "render", "curriculum", "diffusion"}
@@ -28,10 +29,11 @@ MAY = {
     "symgen": SIBLINGS,
     "motion": {"head", "portrait"},
     "evaluation": CORE | {"motion"},
-    "distributed": CORE,
+    "batch": CORE,
+    "distributed": CORE | {"batch", "evaluation", "tracking"},
     "planning": CORE,
-    "tracking": CORE | {"evaluation"},
-    "commands": CORE | {"motion", "evaluation", "distributed", "planning", "tracking"},
+    "tracking": CORE | {"evaluation", "batch"},
+    "commands": CORE | {"motion", "evaluation", "batch", "distributed", "planning", "tracking"},
 }
 HEAVY = {"mediapipe", "diffusers", "ray", "wandb", "gsplat", "lpips", "rembg", "imageio_ffmpeg"}
 

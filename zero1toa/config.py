@@ -279,6 +279,36 @@ class DistributedConfig:
     """Refinement actors to start."""
     threads: int = 0
     """CPU threads of each actor; 0 shares the cores among them."""
+    micro_batch: int = 1
+    """Clips of several avatars that a refiner may serve at once, when more wait than refiners are idle; 1 serves each
+    alone, which is the only way to bit-identical avatars."""
+    tail_window: int = 2
+    """Window of the avatars in work once no portrait waits any more and refiners would idle, with slack as much more;
+    as ``window`` or below leaves it."""
+    refine_gpus: float = -1.0
+    """GPUs of a refiner; -1 gives it a whole one where there are enough, else an even share."""
+    reconstruct_gpus: float = -1.0
+    """GPUs of a trainer; -1 gives it a quarter where there are enough, else an even share."""
+
+
+@dataclass
+class BatchConfig:
+    """Many portraits in one job."""
+
+    at_once: int = 0
+    """Avatars in work at a time; 0 takes 1.5 for each refiner, which keeps refiners busy without any staleness."""
+    look_ahead: int = 2
+    """Portraits that are prepared before a trainer is free for them."""
+    attempts: int = 3
+    """Times a portrait whose processes die is begun before it counts as failed."""
+    retry_failed: bool = False
+    """Try portraits again that failed in an earlier job with this output."""
+    triage: bool = True
+    """Look at every photo before work begins, so that a mistake is known in the first minutes."""
+    measure: bool = True
+    """Measure every avatar's likeness, which costs a render."""
+    refresh: float = 10.0
+    """Seconds between two versions of ``status.json`` and ``fleet.html``."""
 
 
 @dataclass
@@ -295,7 +325,7 @@ class TrackingConfig:
 
 @dataclass
 class Config:
-    """One avatar's whole configuration."""
+    """The whole configuration of an avatar, or of a batch of them."""
 
     preset: str = "preview"
     """Name of the preset this configuration started from."""
@@ -317,6 +347,7 @@ class Config:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 

@@ -38,7 +38,7 @@ OWNED = (
 )
 
 # Sections that say where a run goes and how fast, not what comes out: a continued run may change them.
-_FREE = ("device", "tracking", "distributed", "loop.checkpoint_every", "loop.preview_every")
+_FREE = ("device", "tracking", "distributed", "batch", "loop.checkpoint_every", "loop.preview_every")
 
 
 def fingerprint(photo: bytes, config: Mapping[str, Any]) -> dict[str, Any]:

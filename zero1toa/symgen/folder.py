@@ -19,7 +19,7 @@ from zero1toa.symgen.store import write_atomically
 from zero1toa.types import Portrait
 
 # Sections that say where a run goes and how fast, not what comes out: a continued run may change them.
-_FREE = ("device", "tracking", "distributed", "loop.checkpoint_every", "loop.preview_every")
+_FREE = ("device", "tracking", "distributed", "batch", "loop.checkpoint_every", "loop.preview_every")
 
 
 @dataclasses.dataclass(frozen=True)
