@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data, transform
 
-from zero1toa.symgen.store import SymGENStore, write_atomically
+from zero1toa.storage import Storage
+from zero1toa.symgen.store import SymGENStore
 from zero1toa.types import LandmarkTrack, RefineRequest, SampleKey
 
 KEY = SampleKey("spatial", "jawOpen-00")
@@ -69,13 +70,11 @@ def main() -> None:
             assert store.commit(request, refined, {}).status == "committed"
 
         def compress(_: int) -> None:
-            packed = Path(folder) / "packed.npz"
-            write_atomically(packed, lambda file: np.savez_compressed(file, frames=refined, render=render))
+            Storage(folder).write("packed.npz", lambda file: np.savez_compressed(file, frames=refined, render=render))
 
         stored, deflated = timed(commit), timed(compress)
-        sizes = [
-            path.stat().st_size / 1e6 for path in (*sorted(store.root.rglob("00001.npz")), Path(folder) / "packed.npz")
-        ]
+        written = (*sorted(Path(folder, "store").rglob("00001.npz")), Path(folder) / "packed.npz")
+        sizes = [path.stat().st_size / 1e6 for path in written]
         print(f"commit                {stored:8.3f} s {sizes[0]:8.1f} MB")
         print(f"compressed, the same  {deflated:8.3f} s {sizes[1]:8.1f} MB   {deflated / stored:.1f} times as long")
         print(f"load a clip           {timed(lambda _: store.load(KEY, 1)):8.3f} s")

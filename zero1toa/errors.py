@@ -52,6 +52,10 @@ class OutputError(UserError):
     """The output folder cannot be written, is full, or belongs to another configuration."""
 
 
+class StorageError(OutputError):
+    """A folder cannot be reached, or its disk is full: nothing that is kept there can go on."""
+
+
 class BackboneError(ZeroOneError):
     """The diffusion backbone failed on a request; another worker may succeed."""
 

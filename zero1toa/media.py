@@ -52,7 +52,14 @@ def write_png(path: Path, image: Picture) -> None:
         image: ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]`` uint8.
     """
     with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
+        temporary.write_bytes(png(image))
+
+
+def png(image: Picture) -> bytes:
+    """Encode ``image`` (``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]`` uint8) as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def data_uri(image: Picture, *, quality: int = 88) -> str:

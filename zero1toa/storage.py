@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zero1toa.errors import OutputError
+from zero1toa.errors import StorageError
 
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 """Protocols whose uploads appear at once and whole, so that no rename is needed (and none would be atomic)."""
@@ -37,7 +37,7 @@ class Storage:
         folder: a folder in it that is meant instead; ``Storage(url) / folder`` is the same, and connects once.
 
     Raises:
-        OutputError: for a protocol that is unknown, or whose package is not installed.
+        StorageError: for a protocol that is unknown, or whose package is not installed.
     """
 
     local: Path | None
@@ -51,7 +51,9 @@ class Storage:
         try:
             self._fs, root = url_to_fs(text)
         except (ValueError, ImportError) as error:
-            raise OutputError(f"cannot open {text}: {error}; give a folder, or install the package it needs") from error
+            raise StorageError(
+                f"cannot open {text}: {error}; give a folder, or install the package it needs"
+            ) from error
         is_local = isinstance(self._fs, LocalFileSystem)
         self._base = os.path.abspath(root) if is_local else text.rstrip("/")
         self._base_root = root.rstrip("/")
@@ -106,7 +108,7 @@ class Storage:
             content: bytes, text (UTF-8), or a function that writes into the open binary file it is given.
 
         Raises:
-            OutputError: if the disk is full, or the folder cannot be reached or written.
+            StorageError: if the disk is full, or the folder cannot be reached or written.
         """
         try:
             if self.local is not None:
@@ -115,17 +117,17 @@ class Storage:
             buffer = BytesIO()
             _fill(buffer, content)
             self._write_remote(name, buffer.getvalue())
-        except OutputError:
+        except StorageError:
             raise
         except Exception as error:  # every protocol has errors of its own
-            raise OutputError(f"cannot write {self.locate(name)}: {_reason(error)}") from error
+            raise StorageError(f"cannot write {self.locate(name)}: {_reason(error)}") from error
 
     def read(self, name: str) -> bytes:
         """Content of a file.
 
         Raises:
             FileNotFoundError: if there is none.
-            OutputError: if the folder cannot be reached or read.
+            StorageError: if the folder cannot be reached or read.
         """
         with self._explained(name):
             data: bytes = self._fs.cat_file(self._path(name))
@@ -136,7 +138,7 @@ class Storage:
         return self.read(name).decode()
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is a file or folder of this name; raises OutputError as :meth:`read`."""
+        """Whether there is a file or folder of this name; raises StorageError as :meth:`read`."""
         with self._explained(name):
             self._fs.invalidate_cache()
             return bool(self._fs.exists(self._path(name)))
@@ -149,7 +151,7 @@ class Storage:
             suffix: ending of the names that are wanted.
 
         Raises:
-            OutputError: if the folder cannot be reached.
+            StorageError: if the folder cannot be reached.
         """
         return [name for name in self._list(folder, "file") if name.endswith(suffix) and not name.startswith(".")]
 
@@ -161,7 +163,7 @@ class Storage:
         """Delete a file or a folder with everything in it; nothing happens if there is none.
 
         Raises:
-            OutputError: if it cannot be deleted.
+            StorageError: if it cannot be deleted.
         """
         with contextlib.suppress(FileNotFoundError), self._explained(name):
             self._fs.rm(self._path(name), recursive=True)
@@ -175,7 +177,7 @@ class Storage:
             last: file of it that is written after all others; its presence says that the folder is complete.
 
         Raises:
-            OutputError: as :meth:`write`.
+            StorageError: as :meth:`write`.
         """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix() == last):
@@ -186,7 +188,7 @@ class Storage:
 
         Raises:
             FileNotFoundError: if there is none.
-            OutputError: if it cannot be read.
+            StorageError: if it cannot be read.
         """
         root = self._path(name)
         with self._explained(name):
@@ -232,10 +234,10 @@ class Storage:
     def _explained(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError, OutputError):
+        except (FileNotFoundError, NotADirectoryError, StorageError):
             raise
         except Exception as error:
-            raise OutputError(f"cannot reach {self.locate(name).rstrip('/')}: {_reason(error)}") from error
+            raise StorageError(f"cannot reach {self.locate(name).rstrip('/')}: {_reason(error)}") from error
 
 
 def _fill(file: BinaryIO, content: bytes | str | Callable[[BinaryIO], Any]) -> None:

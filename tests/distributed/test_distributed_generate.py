@@ -24,6 +24,7 @@ from zero1toa.distributed.records import Job
 from zero1toa.distributed.session import ray_session
 from zero1toa.errors import OutputError
 from zero1toa.head.registry import load_head
+from zero1toa.storage import Storage
 from zero1toa.symgen.loop import generate_serial
 from zero1toa.symgen.store import SymGENStore
 from zero1toa.types import Portrait
@@ -143,7 +144,7 @@ def test_a_killed_driver_continues(serial, tmp_path):
 
 def test_a_batch_with_slack_shares_the_refiners(tmp_path):
     config = tiny_config("distributed.window=2", "distributed.slack=1", "distributed.refiners=2")
-    jobs = [Job(tiny_portrait(), tmp_path / name) for name in ("a", "b", "file")]
+    jobs = [Job(tiny_portrait(), Storage(tmp_path / name)) for name in ("a", "b", "file")]
     (tmp_path / "file").write_text("not a folder")
     events = []
     outcomes = generate_batch(jobs, config, events.append, at_once=2)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from zero1toa.avatar.bundle import read_bundle
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.errors import BackboneError, OutputError, StoreError
 from zero1toa.head.registry import load_head
+from zero1toa.storage import Storage
 from zero1toa.symgen import refinery
 from zero1toa.symgen.loop import generate_serial
 from zero1toa.symgen.store import SymGENStore
@@ -69,8 +71,8 @@ def test_everything_promised_is_on_disk(plain):
     assert {str(r.key) for r in store.records()} == set(result.refinements)
     for written in store.records():
         assert written.unlocked == (4 if written.key.stage != "spatial" else min(written.render_step // 2 + 1, 4))
-    assert (result.checkpoint / "state.pt").is_file()
-    assert [e.preview.is_file() for e in events if e.kind == "preview"] == [True, True]
+    assert result.checkpoint.exists("state.pt")
+    assert [Path(e.preview).is_file() for e in events if e.kind == "preview"] == [True, True]
     assert result.landmarks == {"detected": 0.0, "projected": 1.0, "missing": 0.0}
     assert [point["iteration"] for point in result.losses] == list(range(1, 13))
     assert {"train", "render", "denoise", "decode", "encode"} <= set(result.timings)
@@ -109,13 +111,24 @@ def test_work_that_was_committed_is_not_repeated(tmp_path, monkeypatch):
 
 def test_a_finished_run_finishes_again_at_once(plain):
     result, _ = plain
-    again = generate_serial(tiny_portrait(), tiny_config(), result.bundle.parent)
+    again = generate_serial(tiny_portrait(), tiny_config(), result.bundle.local.parent)
     assert again.continued_from == 12
     assert same(gaussians(again), gaussians(result))
 
 
+@pytest.mark.parametrize("url", ["dir::file://{}/out", "memory://{}/out"])
+def test_the_output_may_be_elsewhere(plain, url, tmp_path):
+    output = Storage(url.format(tmp_path))
+    with pytest.raises(StopError):
+        generate_serial(tiny_portrait(), tiny_config(), output, record([], ("iteration", 5)))
+    result = generate_serial(tiny_portrait(), tiny_config(), output)
+    assert result.continued_from == 4
+    assert same(gaussians(result), gaussians(plain[0]))
+    assert output.exists("preview.png")
+
+
 def test_foreign_folders_are_refused(plain):
-    folder = plain[0].bundle.parent
+    folder = plain[0].bundle.local.parent
     with pytest.raises(OutputError, match=r"loop\.iterations was 12 and is 13"):
         generate_serial(tiny_portrait(), tiny_config("loop.iterations=13"), folder)
     other = dataclasses.replace(tiny_portrait(), image=tiny_portrait().image // 2)
@@ -125,7 +138,7 @@ def test_foreign_folders_are_refused(plain):
 
 def test_what_does_not_shape_the_avatar_may_change(plain):
     config = tiny_config("loop.checkpoint_every=7", "tracking.wandb=disabled", "distributed.window=2")
-    assert generate_serial(tiny_portrait(), config, plain[0].bundle.parent).continued_from == 12
+    assert generate_serial(tiny_portrait(), config, plain[0].bundle.local.parent).continued_from == 12
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -13,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.errors import BundleError, OutputError
 from zero1toa.head.protocol import PARAMETERS as HEAD_PARAMETERS
 from zero1toa.head.protocol import HeadModel, HeadParams
+from zero1toa.storage import Storage
 
 FORMAT = "zero1toa-avatar"
 VERSION = 1
@@ -143,18 +146,65 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
         raise OutputError(f"cannot write the avatar bundle {path}: {error.strerror or error}") from error
 
 
-def read_bundle(path: Path, head: HeadModel | None = None) -> Bundle:
+def store_bundle(folder: Storage, bundle: Bundle, name: str = "avatar") -> None:
+    """Write a bundle to a folder that need not be on this machine; elsewhere ``avatar.json`` comes last.
+
+    Args:
+        folder: where the bundle's own folder is made.
+        bundle: what to write.
+        name: name of the bundle's folder.
+
+    Raises:
+        OutputError: as :func:`write_bundle`.
+        BundleError: as :func:`write_bundle`.
+    """
+    if folder.local is not None:
+        write_bundle(folder.local / name, bundle)
+        return
+    with tempfile.TemporaryDirectory(prefix="zero1toa-") as temporary:
+        write_bundle(Path(temporary) / name, bundle)
+        folder.upload(atomic_folder.resolve(Path(temporary) / name), name, last="avatar.json")
+
+
+@contextmanager
+def local_bundle(bundle: Path | Storage) -> Iterator[Path]:
+    """The folder of a bundle on this machine: its own, or a copy for as long as the context lasts.
+
+    Raises:
+        BundleError: if there is none.
+        OutputError: if it cannot be reached.
+    """
+    local = bundle if isinstance(bundle, Path) else bundle.local
+    if local is not None:
+        yield local
+        return
+    assert isinstance(bundle, Storage)
+    with tempfile.TemporaryDirectory(prefix="zero1toa-") as temporary:
+        try:
+            bundle.download("", Path(temporary))
+        except FileNotFoundError as error:
+            raise BundleError(f"there is no avatar bundle at {bundle}") from error
+        yield Path(temporary)
+
+
+def read_bundle(path: Path | Storage, head: HeadModel | None = None) -> Bundle:
     """Read and check a bundle; the head model decides how far bindings and coefficients can be checked.
 
     Args:
-        path: the bundle's folder.
+        path: the bundle's folder, here or elsewhere.
         head: the head model to animate it with; None to inspect a bundle without one (its triangles are then unknown,
             so the avatar's ``faces`` are zeros and it cannot be rendered).
 
     Raises:
         BundleError: for a missing or damaged file, wrong sizes, values that are not finite, a newer version, or a
             bundle of another head model; the message names the file.
+        OutputError: if it is elsewhere and cannot be reached.
     """
+    with local_bundle(path) as local:
+        return _read_local(local, head)
+
+
+def _read_local(path: Path, head: HeadModel | None) -> Bundle:
     folder = atomic_folder.resolve(path)
     about = _read_about(folder, path)
     name, mark = about["head"]["name"], about["head"]["fingerprint"]

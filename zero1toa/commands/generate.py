@@ -101,7 +101,7 @@ def _make(photo: Path, folder: OutputFolder, config: Config, serial: bool, conso
             # Training time of earlier sessions, which a continued run adds to what this one took.
             earlier = max(0.0, result.seconds - (time.perf_counter() - began)) if result.continued_from else 0.0
         with console.status("finishing") as status:
-            player = open_player(result.bundle, config.device)
+            player = open_player(output / "avatar", config.device)
             showcase = make_showcase(
                 output, player, portrait, head, config, result, name, portrait_seconds, started - earlier, status.update
             )

@@ -24,6 +24,7 @@ from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.session import ray_session
 from zero1toa.distributed.store_actor import StoreActor
 from zero1toa.errors import BackboneError, ZeroOneError
+from zero1toa.storage import Storage
 from zero1toa.symgen.distillation.distillation import refuse_distribution
 from zero1toa.symgen.folder import RunFolder, open_run
 from zero1toa.symgen.loop import open_store
@@ -44,7 +45,7 @@ _GOODBYE_SECONDS = 2.0  # for refiners to hear that there is no more work
 
 
 def generate_distributed(
-    portrait: Portrait, config: Config, output: Path, progress: Progress = silent
+    portrait: Portrait, config: Config, output: Path | Storage, progress: Progress = silent
 ) -> GenerationResult:
     """Generate an avatar on Ray: one trainer, ``distributed.refiners`` refiners.
 
@@ -63,7 +64,8 @@ def generate_distributed(
         ZeroOneError: if the trainer's process keeps dying.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
-    (outcome,) = generate_batch([Job(portrait, output)], config, progress, at_once=1)
+    folder = output if isinstance(output, Storage) else Storage(output)
+    (outcome,) = generate_batch([Job(portrait, folder)], config, progress, at_once=1)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -90,8 +92,6 @@ def generate_batch(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
     """
     refuse_distribution(config.distillation)
-    # Actors have other working directories than this process.
-    jobs = [dataclasses.replace(job, output=job.output.resolve()) for job in jobs]
     refiners = max(config.distributed.refiners, 1)
     avatars = min(at_once or math.ceil(AVATARS_PER_REFINER * refiners), max(len(jobs), 1))
     threads = share_threads(config.distributed.threads, refiners + avatars)

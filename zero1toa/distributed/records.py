@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
+from zero1toa.storage import Storage
 from zero1toa.symgen.staleness import StalenessPolicy
 from zero1toa.types import Portrait, RefineRequest
 
@@ -16,11 +16,11 @@ class Job:
 
     Attributes:
         portrait: carved and fitted portrait.
-        output: output folder, on storage that all machines see.
+        output: output folder, on storage that all machines reach.
     """
 
     portrait: Portrait
-    output: Path
+    output: Storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class DatasetRef:
     """
 
     avatar: str
-    root: Path
+    root: Storage
     policy: StalenessPolicy
 
 

@@ -7,13 +7,14 @@ had happened. Repeated calls are harmless, because commits are idempotent by req
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.distributed.records import DatasetRef
 from zero1toa.symgen.admission import admit
-from zero1toa.symgen.locks import FolderLock
+from zero1toa.symgen.locks import lock_folder
 from zero1toa.symgen.store import LOCK, Reference, SymGENStore
 from zero1toa.types import Receipt, RefineRequest, SampleKey
 
@@ -23,7 +24,7 @@ class StoreActor:
 
     def __init__(self) -> None:
         self._stores: dict[str, SymGENStore] = {}
-        self._locks: dict[str, FolderLock] = {}
+        self._locks: dict[str, ExitStack] = {}
         self._progress: dict[str, tuple[int, int]] = {}
 
     def observe(self, dataset: DatasetRef, step: int, epoch: int) -> None:
@@ -58,18 +59,14 @@ class StoreActor:
     def close(self, dataset: DatasetRef) -> None:
         """Forget the index of an avatar that is finished."""
         if self._stores.pop(dataset.avatar, None) is not None:
-            self._locks.pop(dataset.avatar).release()
+            self._locks.pop(dataset.avatar).close()
         self._progress.pop(dataset.avatar, None)
 
     def _store(self, dataset: DatasetRef) -> SymGENStore:
         if dataset.avatar not in self._stores:
-            # Before the index is read: the store actor of a killed driver may still be at its last commit.
-            lock = FolderLock(dataset.root / LOCK)
-            lock.acquire()
-            try:
+            with ExitStack() as stack:
+                # Before the index is read: the store actor of a killed driver may still be at its last commit.
+                stack.enter_context(lock_folder(dataset.root, LOCK))
                 self._stores[dataset.avatar] = SymGENStore(dataset.root, dataset.avatar)
-            except BaseException:
-                lock.release()
-                raise
-            self._locks[dataset.avatar] = lock
+                self._locks[dataset.avatar] = stack.pop_all()
         return self._stores[dataset.avatar]

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from zero1toa.errors import BackboneError
-from zero1toa.media import write_png
-from zero1toa.symgen.folder import RunFolder
+from zero1toa.media import png
+from zero1toa.symgen.folder import PREVIEW, STATE, RunFolder
 from zero1toa.symgen.progress import EventKind, ProgressEvent
 from zero1toa.symgen.reconstruct import Reconstruction
 from zero1toa.symgen.refinery import Failure, Refinery
@@ -137,12 +137,12 @@ class _Session:
         self.say("iteration", losses=losses)
         if config.preview_every and (trainer.step_count % config.preview_every == 0 or trainer.done):
             with trainer.timed("preview"):
-                write_png(self.folder.preview, trainer.preview())
+                self.folder.root.write(PREVIEW, png(trainer.preview()))
             self.say("preview", preview=self.folder.preview)
         if trainer.step_count % config.checkpoint_every == 0 and not trainer.done:
             self.checkpoint(refinery)
 
     def checkpoint(self, refinery: Refinery) -> None:
-        self.trainer.checkpoint(self.folder.state)
+        self.trainer.checkpoint(self.folder.checkpoint, STATE)
         refinery.settled(self.trainer.versions)
         self.say("checkpoint")

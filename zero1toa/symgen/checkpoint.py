@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 
-from zero1toa.errors import OutputError, StoreError
-from zero1toa.symgen.store import write_atomically
+from zero1toa.errors import StoreError
+from zero1toa.storage import Storage
 from zero1toa.types import LandmarkTrack, RefineRequest, SampleKey
 
 FORMAT = 1
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(folder: Storage, name: str, state: dict[str, Any]) -> None:
     """Write ``state`` (nested dictionaries and lists of tensors and plain values), replacing an older checkpoint.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written; the older checkpoint is then unharmed.
     """
-    try:
-        write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise OutputError(f"cannot write the checkpoint {path}: {error}") from error
+    # Torch reports a full disk as a RuntimeError, which the storage explains as any other.
+    folder.write(name, lambda file: torch.save({"format": FORMAT, **state}, file))
 
 
-def load(path: Path) -> dict[str, Any] | None:
+def load(folder: Storage, name: str) -> dict[str, Any] | None:
     """Read a checkpoint onto the CPU, or None if there is none.
 
     Raises:
         StoreError: if it is damaged or from another version of the format.
+        OutputError: if the folder cannot be reached.
     """
-    if not path.exists():
+    path = folder.locate(name)
+    try:
+        content = folder.read(name)
+    except FileNotFoundError:
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
         raise StoreError(f"{path} is damaged ({error}); delete it to begin anew from the dataset") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zero1toa.config import Config, to_dict
 from zero1toa.errors import OutputError
 from zero1toa.head.protocol import PARAMETERS
-from zero1toa.symgen.store import write_atomically
+from zero1toa.storage import Storage
 from zero1toa.types import Portrait
 
 # Sections that say where a run goes and how fast, not what comes out: a continued run may change them.
@@ -31,36 +31,35 @@ class RunFolder:
         avatar: avatar id, made at the first start and kept when the folder moves.
     """
 
-    root: Path
+    root: Storage
     avatar: str
 
     @property
-    def bundle(self) -> Path:
+    def bundle(self) -> Storage:
         """The finished avatar."""
         return self.root / "avatar"
 
     @property
-    def dataset(self) -> Path:
+    def dataset(self) -> Storage:
         """The SymGEN dataset store."""
         return self.root / "dataset"
 
     @property
-    def state(self) -> Path:
-        """The newest checkpoint."""
-        return self.root / "checkpoint" / "state.pt"
+    def checkpoint(self) -> Storage:
+        """The folder of the newest checkpoint, :data:`STATE`."""
+        return self.root / "checkpoint"
 
     @property
-    def trainer_lock(self) -> Path:
-        """Lock of the one process that trains here."""
-        return self.root / "checkpoint" / ".lock"
-
-    @property
-    def preview(self) -> Path:
-        """The newest preview picture."""
-        return self.root / "preview.png"
+    def preview(self) -> str:
+        """Path or URL of the newest preview picture, :data:`PREVIEW`."""
+        return self.root.locate(PREVIEW)
 
 
-def open_run(output: Path, portrait: Portrait, config: Config) -> RunFolder:
+STATE = "state.pt"
+PREVIEW = "preview.png"
+
+
+def open_run(output: Path | Storage, portrait: Portrait, config: Config) -> RunFolder:
     """Begin or continue a generation in a folder.
 
     Args:
@@ -72,33 +71,32 @@ def open_run(output: Path, portrait: Portrait, config: Config) -> RunFolder:
     Raises:
         OutputError: if the folder cannot be written or belongs to another portrait or configuration.
     """
-    path = output / "checkpoint" / "identity.json"
+    root = output if isinstance(output, Storage) else Storage(output)
+    name = "checkpoint/identity.json"
     digest = portrait_digest(portrait)
     settings = _flatten(to_dict(config))
-    if not path.exists():
-        avatar = f"{output.resolve().name}-{digest[:8]}"
+    if not root.exists(name):
+        avatar = f"{root.name}-{digest[:8]}"
         about: dict[str, Any] = {"avatar": avatar, "portrait": digest, "config": settings}
-        try:
-            write_atomically(path, lambda file: file.write(json.dumps(about, indent=1).encode()))
-        except OSError as error:
-            raise OutputError(f"cannot write to {output}: {error.strerror}; choose another output folder") from error
-        return RunFolder(output, avatar)
+        root.write(name, json.dumps(about, indent=1))
+        return RunFolder(root, avatar)
+    path = root.locate(name)
     try:
-        about = json.loads(path.read_text())
+        about = json.loads(root.read(name))
         avatar, before, kept = str(about["avatar"]), about["portrait"], dict(about["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path} cannot be read ({error}); choose another output folder, or remove it") from error
     if before != digest:
-        raise OutputError(f"{output} belongs to another portrait; choose another output folder, or remove it")
+        raise OutputError(f"{root} belongs to another portrait; choose another output folder, or remove it")
     changed = [key for key in sorted({**kept, **settings}) if kept.get(key) != settings.get(key)]
     if changed:
         shown = ", ".join(f"{key} was {kept.get(key)} and is {settings.get(key)}" for key in changed[:3])
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise OutputError(
-            f"{output} was begun with another configuration ({shown}{more}); use the same values to continue, or "
+            f"{root} was begun with another configuration ({shown}{more}); use the same values to continue, or "
             "choose another output folder"
         )
-    return RunFolder(output, avatar)
+    return RunFolder(root, avatar)
 
 
 def portrait_digest(portrait: Portrait) -> str:

@@ -6,16 +6,31 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from zero1toa.errors import OutputError
+from zero1toa.storage import Storage
 
 PATIENCE = 60.0
 """Seconds to wait for a holder: the processes of a killed driver take a few seconds to end."""
 
 _TICK = 0.1
+
+
+def lock_folder(folder: Storage, name: str, patience: float = PATIENCE) -> AbstractContextManager[object]:
+    """Lock a folder where the kernel can: in this machine's file system.
+
+    In a bucket nothing can be locked for a process's lifetime; there the batch's own lock keeps other jobs away.
+
+    Args:
+        folder: what is locked.
+        name: lock file in it.
+        patience: seconds to wait for another holder.
+    """
+    return nullcontext() if folder.local is None else FolderLock(folder.local / name, patience)
 
 
 class FolderLock:

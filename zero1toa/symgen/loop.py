@@ -7,16 +7,17 @@ from pathlib import Path
 
 import torch
 
-from zero1toa.avatar.bundle import write_bundle
+from zero1toa.avatar.bundle import store_bundle
 from zero1toa.config import Config
 from zero1toa.diffusion.memory import explained
 from zero1toa.errors import ConfigError
 from zero1toa.head.protocol import HeadModel
+from zero1toa.storage import Storage
 from zero1toa.symgen.alternation import Emit, alternate
 from zero1toa.symgen.distillation.distillation import ScoreDistillation, check_distillation
-from zero1toa.symgen.folder import RunFolder, open_run
+from zero1toa.symgen.folder import STATE, RunFolder, open_run
 from zero1toa.symgen.landmarks import choose_detector
-from zero1toa.symgen.locks import FolderLock
+from zero1toa.symgen.locks import lock_folder
 from zero1toa.symgen.memory import training_explained
 from zero1toa.symgen.progress import Progress, ProgressEvent, silent
 from zero1toa.symgen.reconstruct import Fetch, Reconstruction
@@ -28,7 +29,11 @@ from zero1toa.types import Portrait
 
 
 def generate_serial(
-    portrait: Portrait, config: Config, output: Path, progress: Progress = silent, head: HeadModel | None = None
+    portrait: Portrait,
+    config: Config,
+    output: Path | Storage,
+    progress: Progress = silent,
+    head: HeadModel | None = None,
 ) -> GenerationResult:
     """Generate an avatar in this process, one clip refined after every ``loop.update_interval`` iterations.
 
@@ -53,7 +58,7 @@ def generate_serial(
     check_distillation(config.distillation)
     folder = open_run(output, portrait, config)
     policy = StalenessPolicy(config.loop.update_interval)
-    with FolderLock(folder.dataset / LOCK):
+    with lock_folder(folder.dataset, LOCK):
         store = open_store(folder, portrait)
         device = choose_device(config.device)
         refiner = Refiner(config, device)
@@ -104,7 +109,7 @@ def run(
     Raises:
         DeviceMemoryError: if a GPU's memory runs out.
     """
-    with FolderLock(folder.trainer_lock):
+    with lock_folder(folder.checkpoint, LOCK):
         return _run(portrait, config, folder, fetch, refinery, policy, emit, head, distillation, stopping)
 
 
@@ -138,17 +143,17 @@ def _run(
             device=device,
             notes=(note,) if note else (),
         )
-        trainer.restore(folder.state)
+        trainer.restore(folder.checkpoint, STATE)
         first = trainer.step_count
         if not alternate(trainer, refinery, policy, folder, emit, stopping):
             return None
         bundle = trainer.bundle()
-    write_bundle(folder.bundle, bundle)
+    store_bundle(folder.root, bundle)
     result = GenerationResult(
         avatar=folder.avatar,
         bundle=folder.bundle,
         dataset=folder.dataset,
-        checkpoint=folder.state.parent,
+        checkpoint=folder.checkpoint,
         iterations=trainer.iterations,
         continued_from=first,
         gaussians=len(trainer.gaussians),

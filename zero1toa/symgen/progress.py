@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal, Protocol
 
 from zero1toa.types import Stage
@@ -45,7 +44,7 @@ class ProgressEvent:
         seconds: time spent on this avatar, earlier sessions of a continued run included.
         eta: estimated seconds to the end, or None until there is something to estimate from.
         timings: seconds by phase: of this request (``answered``) or of the whole run (``finished``).
-        preview: path of a picture, or None.
+        preview: path or URL of a picture, or None.
         message: one line of text, or the empty string.
     """
 
@@ -64,7 +63,7 @@ class ProgressEvent:
     seconds: float = 0.0
     eta: float | None = None
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    preview: Path | None = None
+    preview: str | None = None
     message: str = ""
 
 

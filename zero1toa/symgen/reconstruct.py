@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from zero1toa.head.arkit import coefficients
 from zero1toa.head.protocol import HeadModel
 from zero1toa.render.cameras import resize_intrinsics
 from zero1toa.render.rasterize import screen_gradient
+from zero1toa.storage import Storage
 from zero1toa.symgen import checkpoint
 from zero1toa.symgen.distillation.distillation import ScoreDistillation
 from zero1toa.symgen.landmarks import Detector, LandmarkCounts, project_landmarks, track_landmarks
@@ -349,22 +349,22 @@ class Reconstruction:
         self.notes.append(note)
         return note
 
-    def checkpoint(self, path: Path) -> None:
+    def checkpoint(self, folder: Storage, name: str) -> None:
         """Write the whole state atomically, so that :meth:`restore` continues bit for bit (on CPU).
 
         Raises:
             OutputError: if it cannot be written.
         """
         with self.timed("checkpoint"):
-            checkpoint.save(path, self._state())
+            checkpoint.save(folder, name, self._state())
 
-    def restore(self, path: Path) -> bool:
+    def restore(self, folder: Storage, name: str) -> bool:
         """Continue from a checkpoint; False if there is none.
 
         Raises:
             StoreError: if the checkpoint is damaged, or the dataset lacks what it was trained on.
         """
-        state = checkpoint.load(path)
+        state = checkpoint.load(folder, name)
         if state is None:
             return False
         self.gaussians = GaussianAvatar(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from zero1toa.storage import Storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,9 @@ class GenerationResult:
     """
 
     avatar: str
-    bundle: Path
-    dataset: Path
-    checkpoint: Path
+    bundle: Storage
+    dataset: Storage
+    checkpoint: Storage
     iterations: int
     continued_from: int
     gaussians: int

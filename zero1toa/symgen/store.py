@@ -1,6 +1,6 @@
 """The SymGEN dataset of one avatar on disk: every refined clip, its version, and the order in which they came.
 
-Layout under the store's folder, fit for a file system or an object store::
+Layout under the store's folder, on any fsspec URL::
 
     store.json                              format and avatar id
     reference.npz                           the portrait, written once, never overwritten
@@ -8,27 +8,26 @@ Layout under the store's folder, fit for a file system or an object store::
     commits/<sequence>.json                 one record per version, written last
 
 Pictures become part of the dataset by their commit record, which is written after them; everything else in memory is an
-index that listing ``commits/`` rebuilds. Every file is written under a temporary name and then renamed, so that no
-reader ever sees a torn file. A commit is idempotent by its request's id: whoever is unsure whether a commit succeeded
-repeats it. One process writes at a time and holds :data:`LOCK`.
+index that listing ``commits/`` rebuilds. Every file appears complete or not at all, so that no reader ever sees a torn
+one. A commit is idempotent by its request's id: whoever is unsure whether a commit succeeded repeats it. One process
+writes at a time and, where the folder is in a file system, holds :data:`LOCK`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.errors import OutputError, StoreError
+from zero1toa.storage import Storage
 from zero1toa.types import Receipt, RefineRequest, SampleKey
 
 FORMAT = 1
@@ -78,8 +77,12 @@ class Reference:
 class SymGENStore:
     """Versioned clips of one avatar in a folder.
 
+    Attributes:
+        root: the folder.
+        avatar: avatar id.
+
     Args:
-        root: the folder; it is made if it does not exist.
+        root: the folder, as a storage or a path; it is made if it does not exist.
         avatar: avatar id; a folder that belongs to another avatar is refused.
 
     Raises:
@@ -87,17 +90,12 @@ class SymGENStore:
         StoreError: if a commit record or its newest pictures cannot be read.
     """
 
-    def __init__(self, root: Path, avatar: str) -> None:
-        self.root = root
+    def __init__(self, root: Storage | Path, avatar: str) -> None:
+        self.root = root if isinstance(root, Storage) else Storage(root)
         self.avatar = avatar
         self._records: list[Record] = []
         self._by_request: dict[str, Record] = {}
         self._newest: dict[SampleKey, Record] = {}
-        try:
-            for name in ("objects", "commits"):
-                (root / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write the dataset to {root}: {error.strerror}; choose another folder") from error
         self._claim()
         self._rebuild()
 
@@ -142,10 +140,8 @@ class SymGENStore:
         )
         # Not compressed: training waits for this, deflating takes ten times as long, and old versions are deleted soon.
         pictures = {"frames": frames, "render": request.frames}
-        with self._explained():
-            write_atomically(self._object(record.key, record.version), lambda f: np.savez(f, **pictures))
-            text = json.dumps(dataclasses.asdict(record), indent=1)
-            write_atomically(self._commit(record.sequence), lambda f: f.write(text.encode()))
+        self.root.write(_object(record.key, record.version), lambda file: np.savez(file, **pictures))
+        self.root.write(_commit(record.sequence), json.dumps(dataclasses.asdict(record), indent=1))
         self._index(record)
         return Receipt(record.request_id, record.key, record.version, record.sequence, "committed", record.seconds)
 
@@ -196,13 +192,13 @@ class SymGENStore:
 
     def _pictures(self, key: SampleKey, version: int, name: str) -> NDArray[np.uint8]:
         self.record(key, version)
-        path = self._object(key, version)
+        path = _object(key, version)
         try:
-            with np.load(path) as archive:
+            with np.load(BytesIO(self.root.read(path))) as archive:
                 pictures: NDArray[np.uint8] = archive[name]
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise StoreError(
-                f"{path} is missing or damaged ({error}); delete the output folder to begin anew"
+                f"{self.root.locate(path)} is missing or damaged ({error}); delete the output folder to begin anew"
             ) from error
         return pictures
 
@@ -222,9 +218,11 @@ class SymGENStore:
         """
         deleted = 0
         for key, version in oldest.items():
-            for path in self._object(key, 0).parent.glob("*.npz"):
-                if path.stem.isdigit() and int(path.stem) < min(version, self.version(key)):
-                    path.unlink(missing_ok=True)
+            folder = _objects(key)
+            for name in self.root.files(folder, ".npz"):
+                number = name.removesuffix(".npz")
+                if number.isdigit() and int(number) < min(version, self.version(key)):
+                    self.root.delete(f"{folder}/{name}")
                     deleted += 1
         return deleted
 
@@ -234,18 +232,15 @@ class SymGENStore:
         Raises:
             OutputError: if the folder already holds another portrait.
         """
-        path = self.root / "reference.npz"
-        if path.exists():
+        if self.root.exists(_REFERENCE):
             kept = self.reference()
             if not (
                 np.array_equal(kept.image, reference.image) and np.array_equal(kept.landmarks, reference.landmarks)
             ):
                 raise OutputError(f"{self.root} holds the dataset of another portrait; choose another output folder")
             return
-        with self._explained():
-            write_atomically(
-                path, lambda f: np.savez_compressed(f, image=reference.image, landmarks=reference.landmarks)
-            )
+        image, landmarks = reference.image, reference.landmarks
+        self.root.write(_REFERENCE, lambda file: np.savez_compressed(file, image=image, landmarks=landmarks))
 
     def reference(self) -> Reference:
         """The portrait of this dataset.
@@ -253,86 +248,66 @@ class SymGENStore:
         Raises:
             StoreError: before :meth:`put_reference`, or if the file is damaged.
         """
-        path = self.root / "reference.npz"
         try:
-            with np.load(path) as archive:
+            with np.load(BytesIO(self.root.read(_REFERENCE))) as archive:
                 return Reference(archive["image"], archive["landmarks"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise StoreError(f"{path} is missing or damaged ({error})") from error
-
-    def _object(self, key: SampleKey, version: int) -> Path:
-        return self.root / "objects" / key.stage / key.name / f"{version:05d}.npz"
-
-    def _commit(self, sequence: int) -> Path:
-        return self.root / "commits" / f"{sequence:06d}.json"
+            raise StoreError(f"{self.root.locate(_REFERENCE)} is missing or damaged ({error})") from error
 
     def _claim(self) -> None:
-        path = self.root / "store.json"
-        if path.exists():
-            about = _read_json(path)
+        if self.root.exists(_ABOUT):
+            about = self._read_json(_ABOUT)
             if about.get("format") != FORMAT or about.get("avatar") != self.avatar:
                 raise OutputError(
                     f"{self.root} holds the dataset of avatar '{about.get('avatar')}' (format {about.get('format')}), "
                     f"not of '{self.avatar}' (format {FORMAT}); choose another output folder"
                 )
             return
-        text = json.dumps({"format": FORMAT, "avatar": self.avatar})
-        with self._explained():
-            write_atomically(path, lambda f: f.write(text.encode()))
+        self.root.write(_ABOUT, json.dumps({"format": FORMAT, "avatar": self.avatar}))
 
     def _rebuild(self) -> None:
-        for path in sorted((self.root / "commits").glob("*.json")):
-            fields = _read_json(path)
+        for name in self.root.files("commits", ".json"):
+            path = f"commits/{name}"
+            fields = self._read_json(path)
             try:
                 record = Record(**{**fields, "key": SampleKey(**fields["key"])})
             except (KeyError, TypeError) as error:
-                raise StoreError(f"{path} is no commit record ({error})") from error
+                raise StoreError(f"{self.root.locate(path)} is no commit record ({error})") from error
             if record.sequence != len(self._records) + 1 or record.version != self.version(record.key) + 1:
-                raise StoreError(f"{path}: commit {len(self._records) + 1} of the dataset is missing")
+                raise StoreError(f"{self.root.locate(path)}: commit {len(self._records) + 1} of the dataset is missing")
             self._index(record)
         for key, record in self._newest.items():
-            if not self._object(key, record.version).is_file():
-                raise StoreError(f"{self._object(key, record.version)} is missing though it was committed")
+            if not self.root.exists(_object(key, record.version)):
+                missing = self.root.locate(_object(key, record.version))
+                raise StoreError(f"{missing} is missing though it was committed")
 
     def _index(self, record: Record) -> None:
         self._records.append(record)
         self._by_request[record.request_id] = record
         self._newest[record.key] = record
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.root.locate(name)
         try:
-            yield
-        except OSError as error:
-            raise OutputError(f"cannot write the dataset to {self.root}: {error.strerror}") from error
+            loaded = json.loads(self.root.read(name))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read {path}: {error}") from error
+        if not isinstance(loaded, dict):
+            raise StoreError(f"{path} must hold a record, not {type(loaded).__name__}")
+        return loaded
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that it is there complete or not at all, also after a power cut.
-
-    Args:
-        path: final name; its folder is made if needed.
-        write: receives the open binary file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+_ABOUT = "store.json"
+_REFERENCE = "reference.npz"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
-    if not isinstance(loaded, dict):
-        raise StoreError(f"{path} must hold a record, not {type(loaded).__name__}")
-    return loaded
+def _objects(key: SampleKey) -> str:
+    return f"objects/{key.stage}/{key.name}"
+
+
+def _object(key: SampleKey, version: int) -> str:
+    return f"{_objects(key)}/{version:05d}.npz"
+
+
+def _commit(sequence: int) -> str:
+    return f"commits/{sequence:06d}.json"

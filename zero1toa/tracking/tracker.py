@@ -81,7 +81,7 @@ class Tracker:
             self.wandb.log({"iteration": event.iteration, **refine})
         elif event.kind == "preview" and event.preview is not None:
             if self._previews % _WANDB_PREVIEW_EVERY == 0:
-                self.wandb.picture("preview", event.preview)
+                self.wandb.picture("preview", Path(event.preview))
             self._previews += 1
         elif event.kind == "notice":
             self.notices.append(event.message)
