@@ -180,6 +180,11 @@ def test_a_kill_at_any_change_loses_and_doubles_nothing(
         again.compact()
         assert Ledger(Storage(url)).history() == wanted
         assert not Storage(url).files(f"{module.FOLDER}/rows")
+        names = Storage(url).files(f"{module.FOLDER}/segments")
+        covered = [
+            i for first, last in (name[:-6].split("-") for name in names) for i in range(int(first), int(last) + 1)
+        ]
+        assert covered == list(range(1, 13))  # nothing is left over
         if ended:
             break
     assert change > 30
@@ -255,6 +260,18 @@ def test_a_reader_meets_a_writer_that_gathers(storage: Storage, monkeypatch: pyt
     assert next(once, None) is None
 
 
+@pytest.mark.parametrize("change", [1, 2])
+def test_a_row_that_arrived_though_its_append_failed_is_not_overwritten(change: int, tmp_path: Path):
+    storage = Failing(tmp_path)
+    ledger = Ledger(storage)
+    storage.fail_at(change, True, StorageError("connection lost"))
+    with pytest.raises(StorageError, match="connection lost"):
+        ledger.append(row("ada"))
+    assert ledger.append(row("bob"))
+    assert ledger.append(row("ada")) == (change == 1)  # the first change is the format's
+    assert sorted(kept.id for kept in Ledger(storage).history()) == ["ada", "bob"]
+
+
 def test_full_disk_keeps_what_is_there_and_goes_on_after(tmp_path: Path):
     storage = Failing(tmp_path)
     ledger = Ledger(storage)
@@ -288,13 +305,19 @@ def _cut(folder: Storage, name: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: f.write("format.json", '{"format": 2}'), r"ledger is in format 2 .* knows format 1; update zero1toa"),
+        (
+            lambda f: f.write("format.json", '{"format": 2}'),
+            r"ledger is in format 2 .* knows format 1; update zero1toa",
+        ),
         (lambda f: f.write("format.json", '{"form'), r"format\.json is damaged"),
         (lambda f: f.write("format.json", "[]"), r"format\.json is damaged"),
         (lambda f: f.delete("format.json"), r"ledger has rows but no format\.json"),
         (lambda f: f.write("rows/notes.txt", "x"), r"rows/notes\.txt is no row of a ledger"),
         (lambda f: f.write("segments/all.jsonl", "x"), r"segments/all\.jsonl is no segment of a ledger"),
-        (lambda f: f.delete("rows/00000006.json"), r"00000007\.json does not follow row 5: a file of the ledger is mis"),
+        (
+            lambda f: f.delete("rows/00000006.json"),
+            r"00000007\.json does not follow row 5: a file of the ledger",
+        ),
         (lambda f: f.delete(SEGMENT), r"rows/00000005\.json does not follow row 0"),
         (lambda f: _cut(f, "rows/00000006.json"), r"rows/00000006\.json is torn or no part of a ledger: row 6 cannot"),
         (lambda f: _cut(f, SEGMENT), r"00000004\.jsonl is torn or no part of a ledger: row 4 cannot"),

@@ -90,13 +90,10 @@ class Lease:
             StorageError: if the folder cannot be reached.
         """
         looked, found = self._clock(), self._read()
-        contested = False
-        if found is not None:
-            contested = self._outlive(found)
-            looked = self._clock()
+        free_at = looked if found is None else self._outlive(found)
         self._write()
         # Whoever is slow from looking to writing may have written over an owner that came in between.
-        contested = contested or self._clock() - looked > self._times.settle / 2
+        contested = free_at is None or self._clock() - free_at > self._times.settle / 2
         self._sleep(self._times.contest if contested else self._times.settle)
         found = self._read()
         if found is None or _owner(found) != self._owner:
@@ -142,19 +139,23 @@ class Lease:
             except StorageError:
                 return
 
-    def _outlive(self, found: str) -> bool:
-        """Watch another's lease until it is gone (False) or stale (True)."""
-        holder = Holder.parse(found)
-        self._say(f"waiting up to {self._times.stale:.0f} s to see whether {holder or 'an earlier job'} lives")
+    def _outlive(self, found: str) -> float | None:
+        """Watch another's lease until it is gone or stale.
+
+        Returns:
+            The time at which it was looked for and not found, or None for a stale one.
+        """
+        holder = Holder.parse(found) or "an earlier job"
+        self._say(f"waiting up to {self._times.stale:.0f} s to see whether {holder} lives")
         begun = self._clock()
         while self._clock() - begun < self._times.stale:
             self._sleep(self._times.look)
-            now = self._read()
+            looked, now = self._clock(), self._read()
             if now is None:
-                return False
+                return looked
             if now != found:
                 raise refusal(self._storage, Holder.parse(now))
-        return True
+        return None
 
     def _read(self) -> str | None:
         try:

@@ -146,7 +146,7 @@ def _card(fleet: Fleet, entry: Entry, inline: bool) -> _Card:
 def _figures(row: Row) -> str:
     parts = []
     for name, shown in (("psnr", "{:.1f} dB"), ("ssim", "SSIM {:.3f}"), ("iou", "IoU {:.3f}")):
-        if name in row.metrics:
+        if math.isfinite(row.metrics.get(name, math.nan)):
             parts.append(shown.format(row.metrics[name]))
     if row.gpu_seconds > 0:
         parts.append(f"{_span(row.gpu_seconds)} GPU")
