@@ -1,4 +1,4 @@
-"""The single writer of the datasets. Ray runs this class as an actor that restarts and retries for ever.
+"""The single writer of a group of datasets. Ray runs this class as an actor that restarts and retries for ever.
 
 Its memory is an index that the files rebuild; every call names its dataset, so a restarted actor goes on as if nothing
 had happened. Repeated calls are harmless, because commits are idempotent by request id.
