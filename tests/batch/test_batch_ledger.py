@@ -288,13 +288,19 @@ def _cut(folder: Storage, name: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: f.write("format.json", '{"format": 2}'), r"ledger is in format 2 .* knows format 1; update zero1toa"),
+        (
+            lambda f: f.write("format.json", '{"format": 2}'),
+            r"ledger is in format 2 .* knows format 1; update zero1toa",
+        ),
         (lambda f: f.write("format.json", '{"form'), r"format\.json is damaged"),
         (lambda f: f.write("format.json", "[]"), r"format\.json is damaged"),
         (lambda f: f.delete("format.json"), r"ledger has rows but no format\.json"),
         (lambda f: f.write("rows/notes.txt", "x"), r"rows/notes\.txt is no row of a ledger"),
         (lambda f: f.write("segments/all.jsonl", "x"), r"segments/all\.jsonl is no segment of a ledger"),
-        (lambda f: f.delete("rows/00000006.json"), r"00000007\.json does not follow row 5: a file of the ledger is mis"),
+        (
+            lambda f: f.delete("rows/00000006.json"),
+            r"00000007\.json does not follow row 5: a file of the ledger is mis",
+        ),
         (lambda f: f.delete(SEGMENT), r"rows/00000005\.json does not follow row 0"),
         (lambda f: _cut(f, "rows/00000006.json"), r"rows/00000006\.json is torn or no part of a ledger: row 6 cannot"),
         (lambda f: _cut(f, SEGMENT), r"00000004\.jsonl is torn or no part of a ledger: row 4 cannot"),

@@ -38,6 +38,10 @@ _LOAD_SECONDS = 1.0  # between questions for the refiners' load
 class Work(Protocol):
     """Where avatars come from, and where they go."""
 
+    def placed(self, placement: Placement) -> None:
+        """Learn what the actors hold of the machines, before any is begun."""
+        ...
+
     def take(self) -> tuple[str, Job] | None:
         """The next avatar with its name, or None if none is ready now."""
         ...
@@ -85,6 +89,7 @@ class Coordinator:
         import ray
 
         self._work = work
+        self._placement = placement
         self._config = config
         self._numbers = itertools.count()
         self._waiting: list[Training] = []  # those that are to go on after their process ended
@@ -110,6 +115,7 @@ class Coordinator:
             KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
         """
         try:
+            self._work.placed(self._placement)
             self._refiners.start()
             while self._work.more() or self._trainers.trainings or self._waiting:
                 self._turn()

@@ -40,7 +40,7 @@ class Dispatcher:
         self._closed = False
         self._dead: set[str] = set()
         self._attendance = _Attendance()
-        self._expired = self._poisoned = 0
+        self._handed = self._expired = self._poisoned = 0
 
     async def ask(
         self, avatar: str, orders: Sequence[Order], request_ids: Collection[str], patience: float
@@ -128,7 +128,8 @@ class Dispatcher:
     async def load(self) -> Load:
         """How busy the workers are."""
         worked, present = self._attendance.sums(self._clock())
-        return Load(self._queue.waiting, self._queue.leased, worked, present, self._expired, self._poisoned)
+        queue = self._queue
+        return Load(queue.waiting, queue.leased, self._handed, worked, present, self._expired, self._poisoned)
 
     async def forget(self, avatar: str) -> None:
         """Drop everything of an avatar that is finished."""
@@ -160,6 +161,7 @@ class Dispatcher:
         # Together only what would wait otherwise: a clip that is served alone comes back sooner.
         spare = min(self._micro_batch - 1, self._queue.waiting - self._attendance.idle + 1)
         alike = self._queue.take_alike(lease, self._clock(), spare, lambda order: order.shape)
+        self._handed += 1 + len(alike)
         return (lease.payload, *(other.payload for other in alike))
 
     def _expire(self) -> None:

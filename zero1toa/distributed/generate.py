@@ -11,7 +11,7 @@ from typing import Any
 from zero1toa.config import Config
 from zero1toa.distributed.coordinator import Coordinator, Work
 from zero1toa.distributed.limits import share_threads, thread_variables
-from zero1toa.distributed.placement import plan
+from zero1toa.distributed.placement import Placement, plan
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import Job, Load
 from zero1toa.distributed.session import ray_session
@@ -119,6 +119,9 @@ class _Jobs:
         self._ready = deque((str(index), job) for index, job in enumerate(jobs))
         self._progress = progress
         self.outcomes: dict[str, GenerationResult | Exception] = {}
+
+    def placed(self, placement: Placement) -> None:
+        pass
 
     def take(self) -> tuple[str, Job] | None:
         return self._ready.popleft() if self._ready else None

@@ -90,6 +90,7 @@ class Load:
     Attributes:
         waiting: requests that wait for a refiner.
         leased: requests in work.
+        handed: requests handed to refiners so far, each time that one was.
         worked: seconds that refiners have had work, summed over them since they first asked for some.
         present: seconds since they first asked, summed over them.
         expired: leases that ran out.
@@ -98,6 +99,7 @@ class Load:
 
     waiting: int
     leased: int
+    handed: int
     worked: float
     present: float
     expired: int
