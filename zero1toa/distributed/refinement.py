@@ -6,9 +6,12 @@ While one clip is being committed, which is writing to a disk or a network, the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zero1toa.config import Config
 from zero1toa.distributed.limits import limit_threads
@@ -21,6 +24,11 @@ from zero1toa.types import RefineRequest
 
 _PATIENCE = 5.0  # seconds of one question for work
 _LOG = logging.getLogger(__name__)
+
+Refine = Callable[
+    [Sequence[RefineRequest], Callable[[str], Reference]], tuple[list[NDArray[np.uint8]], dict[str, float]]
+]
+"""How clips are refined together: see :meth:`zero1toa.symgen.refinery.Refiner.together`."""
 
 
 class RefinementActor:
@@ -48,11 +56,21 @@ class RefinementActor:
         Raises:
             UserError: if the backbone cannot be loaded, or the dataset not written: no worker could do better.
         """
-        refiner = Refiner(self._config, choose_device(self._config.device))
-        with ThreadPoolExecutor(1) as committer:
-            return self._work(refiner, committer)
+        return self.serve(Refiner(self._config, choose_device(self._config.device)).together)
 
-    def _work(self, refiner: Refiner, committer: ThreadPoolExecutor) -> int:
+    def serve(self, refine: Refine) -> int:
+        """Work until there is no more, with any way to refine; returns the number of clips served.
+
+        Args:
+            refine: as :meth:`zero1toa.symgen.refinery.Refiner.together`.
+
+        Raises:
+            UserError: if the dataset cannot be written: no worker could do better.
+        """
+        with ThreadPoolExecutor(1) as committer:
+            return self._work(refine, committer)
+
+    def _work(self, refine: Refine, committer: ThreadPoolExecutor) -> int:
         import ray
 
         served = 0
@@ -64,30 +82,32 @@ class RefinementActor:
             if turn.kind == "idle":
                 continue
             try:
-                served += self._serve(refiner, turn.orders, committer)
+                served += self._serve(refine, turn.orders, committer)
             except (UserError, ray.exceptions.RayActorError):
                 raise
             except Exception as error:  # whatever it was, another attempt or another worker may succeed
                 for order in turn.orders:
                     self._report(order, error)
 
-    def _serve(self, refiner: Refiner, orders: Sequence[Order], committer: ThreadPoolExecutor) -> int:
+    def _serve(self, refine: Refine, orders: Sequence[Order], committer: ThreadPoolExecutor) -> int:
         """Refine what was not committed before, in one go, and hand it on to be committed."""
         import ray
 
-        received = [(order, self._receive(order)) for order in orders]
         fresh: list[tuple[Order, RefineRequest]] = []
-        for order, request in received:
-            if request is None:
-                continue
-            receipt = ray.get(self._store(order.dataset).find.remote(order.dataset, request))
-            if receipt is None:
-                fresh.append((order, request))
-            else:
+        for order in orders:
+            # Asked while the pictures are on their way; a committed request comes again when its answer was lost.
+            known = self._store(order.dataset).find.remote(order.dataset, order.request_id)
+            request = self._receive(order)
+            receipt = ray.get(known)
+            if receipt is not None:
                 ray.get(self._dispatcher.done.remote(order.avatar, receipt))
+            elif request is None:
+                ray.get(self._dispatcher.lost.remote(order.avatar, order.request_id, self._worker))
+            else:
+                fresh.append((order, request))
         if fresh:
             datasets = {order.avatar: order.dataset for order, _ in fresh}
-            pictures, seconds = refiner.together(
+            pictures, seconds = refine(
                 [request for _, request in fresh], lambda avatar: self._reference(datasets[avatar])
             )
             self._settle(wait=True)  # one commit at a time, so that memory stays bounded
@@ -96,13 +116,12 @@ class RefinementActor:
         return len(fresh)
 
     def _receive(self, order: Order) -> RefineRequest | None:
-        """The request; None if it died with its avatar's process, which the dispatcher is told."""
+        """The request; None if it died with its avatar's process."""
         import ray
 
         try:
             request: RefineRequest = ray.get(order.payload[0])
         except ray.exceptions.ObjectLostError:
-            ray.get(self._dispatcher.lost.remote(order.avatar, order.request_id, self._worker))
             return None
         return request
 

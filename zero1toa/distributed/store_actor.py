@@ -31,10 +31,9 @@ class StoreActor:
         """Learn the iteration and epoch that an avatar's training has reached, to judge the age of commits."""
         self._progress[dataset.avatar] = (step, epoch)
 
-    def find(self, dataset: DatasetRef, request: RefineRequest) -> Receipt | None:
+    def find(self, dataset: DatasetRef, request_id: str) -> Receipt | None:
         """The receipt of a request that was committed before, or None if it has to be refined."""
-        store = self._store(dataset)
-        return store.commit(request, request.frames, {}) if store.find(request.request_id) else None
+        return self._store(dataset).find(request_id)
 
     def commit(
         self, dataset: DatasetRef, request: RefineRequest, frames: NDArray[np.uint8], seconds: Mapping[str, float]

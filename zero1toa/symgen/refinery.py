@@ -147,8 +147,9 @@ class SerialRefinery:
 
     def submit(self, request: RefineRequest) -> None:
         """Refine and commit, unless a run that was interrupted has committed this request already."""
-        if self._store.find(request.request_id) is not None:
-            self._answers.append(self._store.commit(request, request.frames, {}))
+        done = self._store.find(request.request_id)
+        if done is not None:
+            self._answers.append(done)
             return
         reasons: list[str] = []
         for _ in range(MAX_ATTEMPTS):
