@@ -85,7 +85,7 @@ def run_batch(
         BackboneError: if the refiners' processes keep dying.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
     """
-    with JobLock(output, f"{name or output.name} (process {os.getpid()})", say=say) as lock:
+    with JobLock(output, name or output.name, say=say) as lock:
         job = open_job(output, name or output.name, config, restart=restart)
         named = [(entry, _named(one, job.name)) for entry, one in entries]
         watch = _Watch([entry for entry, _ in entries], output, job.id, config, lock)
