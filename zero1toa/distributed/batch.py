@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from zero1toa.batch.job_file import open_job
 from zero1toa.batch.job_lock import JobLock
@@ -21,6 +23,7 @@ from zero1toa.batch.tables import write_tables
 from zero1toa.config import Config, to_dict
 from zero1toa.distributed.bulletin import Bulletin
 from zero1toa.distributed.generate import avatars_at_once, run_on_ray
+from zero1toa.distributed.metrics import Metrics
 from zero1toa.distributed.portraits import Portraits
 from zero1toa.distributed.records import Load
 from zero1toa.errors import StorageError
@@ -28,6 +31,7 @@ from zero1toa.storage import Storage
 from zero1toa.symgen.identity import shaping_values
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.tracking.fleet_page import INLINE
+from zero1toa.tracking.system_run import SystemRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +103,15 @@ def run_batch(
             retry_failed=config.batch.retry_failed,
             keep_dataset=config.batch.keep_dataset,
             alive=watch.tick,
-            heard=hear,
+            heard=lambda key, event: watch.heard(key, event, hear),
         )
         watch.portraits = portraits
         with ExitStack() as closing:
+            local = output.local or Path(closing.enter_context(TemporaryDirectory(prefix="zero1toa-")))
+            run_config = to_dict(config)
+            watch.system = closing.enter_context(
+                SystemRun(local, config.tracking, job.name, run_config, say, attempt=job.attempt)
+            )
             closing.callback(watch.close)
             if portraits.more():
                 avatars = min(avatars_at_once(config, config.batch.at_once), len(portraits.doing))
@@ -132,6 +141,8 @@ class _Watch:
         self._samples: list[Sample] = []
         self._load = Load(0, 0, 0, 0.0, 0.0, 0, 0)
         self._thumbnails = self._kept_thumbnails()
+        self._metrics = Metrics(config.diffusion.backbone)
+        self.system: SystemRun | None = None
 
     def tick(self, load: Load | None) -> None:
         """Called several times a second.
@@ -141,14 +152,24 @@ class _Watch:
             StorageError: if the output cannot be written.
         """
         self._lock.check()
+        if load is not None:
+            self._metrics.load(load)
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + self._refresh
             self._sample(load)
             self._bulletin.publish(self._fleet())
 
+    def heard(self, key: str, event: ProgressEvent | Row, hear: Hear) -> None:
+        """Count an event, and pass it on."""
+        if isinstance(event, ProgressEvent):
+            self._metrics.event(event)
+        hear(key, event)
+
     def close(self) -> None:
         """Publish the last state, as far as the output can be written."""
         self._sample(None)
+        if self.system is not None:
+            self.system.ledger(self.ledger.rows().values())
         with suppress(StorageError):
             self._bulletin.publish(self._fleet(), wait=True)
         self._bulletin.close()
@@ -162,23 +183,25 @@ class _Watch:
         stages = Counter(portraits.doing.values())
         ended = Counter(row.state for row in self.ledger.rows().values())
         ages = portraits.take_ages()
-        self._samples.append(
-            Sample(
-                seconds=time.monotonic() - self._began,
-                waiting=stages["waiting"],
-                preparing=stages["preparing"],
-                training=stages["training"],
-                finishing=stages["finishing"],
-                done=ended["done"],
-                failed=sum(ended.values()) - ended["done"],
-                queue=load.waiting,
-                # A dispatcher that was restarted begins at nought again.
-                busy=min(max((load.worked - before.worked) / present, 0.0), 1.0) if present > 0 else 0.0,
-                clips=portraits.clips,
-                iterations=portraits.iterations,
-                age=sum(ages) / len(ages) if ages else 0.0,
-            )
+        sample = Sample(
+            seconds=time.monotonic() - self._began,
+            waiting=stages["waiting"],
+            preparing=stages["preparing"],
+            training=stages["training"],
+            finishing=stages["finishing"],
+            done=ended["done"],
+            failed=sum(ended.values()) - ended["done"],
+            queue=load.waiting,
+            # A dispatcher that was restarted begins at nought again.
+            busy=min(max((load.worked - before.worked) / present, 0.0), 1.0) if present > 0 else 0.0,
+            clips=portraits.clips,
+            iterations=portraits.iterations,
+            age=sum(ages) / len(ages) if ages else 0.0,
         )
+        self._samples.append(sample)
+        self._metrics.sample(sample)
+        if self.system is not None:
+            self.system.sample(sample)
 
     def _fleet(self) -> Fleet:
         portraits = self.portraits

@@ -98,7 +98,8 @@ class Coordinator:
         service = {**placement.service, "max_restarts": -1, "max_task_retries": -1}
         self._dispatcher: Any = ray.remote(Dispatcher).options(**service).remote(config.distributed.micro_batch)
         self._stores: list[Any] = [
-            ray.remote(StoreActor).options(**service).remote() for _ in range(math.ceil(avatars / AVATARS_PER_WRITER))
+            ray.remote(StoreActor).options(**service).remote(config.diffusion.backbone)
+            for _ in range(math.ceil(avatars / AVATARS_PER_WRITER))
         ]
         self._refiners = RefinerPool(refiners, config, placement, self._dispatcher, self._stores, threads)
         self._trainers = TrainerPool(avatars, placement, self._dispatcher, self._stores, threads, self._hear)

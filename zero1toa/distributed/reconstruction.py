@@ -73,7 +73,7 @@ class ReconstructionActor:
         self._stop.clear()
         self._pace.policy = dataset.policy
         refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], self._stop.is_set)
-        with tracked(job.tracked, folder, config, self._keep) as emit:
+        with tracked(job.tracked, folder, config, self._keep) as (emit, run_id):
             result = run(
                 job.portrait,
                 config,
@@ -83,6 +83,7 @@ class ReconstructionActor:
                 self._pace,
                 emit,
                 stopping=self._stop.is_set,
+                run_id=run_id,
             )
         if result is None:
             return None

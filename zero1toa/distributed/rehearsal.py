@@ -113,7 +113,8 @@ def rehearse(what: Rehearsal, output: Storage) -> Rehearsed:
     service = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     dispatcher: Any = ray.remote(Dispatcher).options(**service).remote(what.micro_batch)
     stores: list[Any] = [
-        ray.remote(StoreActor).options(**service).remote() for _ in range(math.ceil(what.avatars / AVATARS_PER_WRITER))
+        ray.remote(StoreActor).options(**service).remote("sleep")
+        for _ in range(math.ceil(what.avatars / AVATARS_PER_WRITER))
     ]
     datasets = []
     for number in range(what.avatars):

@@ -6,12 +6,14 @@ had happened. Repeated calls are harmless, because commits are idempotent by req
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zero1toa.distributed.metrics import Metrics
 from zero1toa.distributed.records import DatasetRef
 from zero1toa.symgen.admission import admit
 from zero1toa.symgen.locks import lock_folder
@@ -23,9 +25,14 @@ AVATARS_PER_WRITER = 50
 
 
 class StoreActor:
-    """Dataset stores by avatar."""
+    """Dataset stores by avatar.
 
-    def __init__(self) -> None:
+    Args:
+        backbone: registry name of the diffusion backbone, for the metrics.
+    """
+
+    def __init__(self, backbone: str) -> None:
+        self._metrics = Metrics(backbone)
         self._stores: dict[str, SymGENStore] = {}
         self._locks: dict[str, ExitStack] = {}
         self._progress: dict[str, tuple[int, int]] = {}
@@ -44,7 +51,10 @@ class StoreActor:
         """Commit refined pictures if they still count, see :func:`zero1toa.symgen.admission.admit`."""
         # After a restart nothing is known until the avatar's next report; the render is then as young as can be.
         step, epoch = self._progress.get(dataset.avatar, (request.render_step, request.epoch))
-        return admit(self._store(dataset), dataset.policy, request, frames, seconds, step=step, epoch=epoch)
+        start = time.perf_counter()
+        receipt = admit(self._store(dataset), dataset.policy, request, frames, seconds, step=step, epoch=epoch)
+        self._metrics.stored(receipt, time.perf_counter() - start)
+        return receipt
 
     def fetch(self, dataset: DatasetRef, key: SampleKey, version: int) -> tuple[NDArray[np.uint8], int]:
         """Pictures of a committed version, and how many of its frames were open."""

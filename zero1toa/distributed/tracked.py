@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zero1toa.config import Config, to_dict
+from zero1toa.symgen import checkpoint
 from zero1toa.symgen.alternation import Emit
-from zero1toa.symgen.folder import RunFolder
+from zero1toa.symgen.folder import STATE, RunFolder
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.tracking.tracker import Tracker
 
 
 @contextmanager
-def tracked(wanted: bool, folder: RunFolder, config: Config, emit: Emit) -> Iterator[Emit]:
-    """Give a callback that keeps every event in the avatar's log and W&B run before it passes it on.
+def tracked(wanted: bool, folder: RunFolder, config: Config, emit: Emit) -> Iterator[tuple[Emit, str]]:
+    """Give a callback that keeps every event in the avatar's log and W&B run before it passes it on, and the run's id.
 
     Where the output is not in a file system, both are written on this machine and copied when the run ends; what a
     process wrote that was killed is then lost, and only that.
@@ -28,18 +29,21 @@ def tracked(wanted: bool, folder: RunFolder, config: Config, emit: Emit) -> Iter
         emit: hears every event.
     """
     if not wanted:
-        yield emit
+        yield emit, ""
         return
+    state = checkpoint.load(folder.checkpoint, STATE) or {}
     with tempfile.TemporaryDirectory(prefix="zero1toa-") as temporary:
         local = folder.root.local or Path(temporary)
         try:
-            with Tracker(local, config.tracking, folder.root.name, to_dict(config)) as tracker:
+            with Tracker(
+                local, config.tracking, folder.root.name, to_dict(config), run_id=state.get("run_id", "")
+            ) as tracker:
 
                 def both(event: ProgressEvent) -> None:
                     tracker(event)
                     emit(event)
 
-                yield both
+                yield both, tracker.run_id
         finally:
             if folder.root.local is None:
                 folder.root.upload(local, "log", last="log.jsonl")

@@ -88,6 +88,7 @@ def run(
     head: HeadModel | None = None,
     distillation: ScoreDistillation | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    run_id: str = "",
 ) -> GenerationResult | None:
     """Reconstruct one avatar to the end and write its bundle, with any refinery.
 
@@ -102,6 +103,7 @@ def run(
         head: head model of the portrait; loaded as ``config.head`` when None.
         distillation: the loss of clips where there is no dataset.
         stopping: asked once per iteration; True ends the run after a checkpoint.
+        run_id: W&B run that the figures go to, kept in checkpoints.
 
     Returns:
         The result, or None if the run was stopped.
@@ -110,7 +112,7 @@ def run(
         DeviceMemoryError: if a GPU's memory runs out.
     """
     with lock_folder(folder.checkpoint, LOCK):
-        return _run(portrait, config, folder, fetch, refinery, policy, emit, head, distillation, stopping)
+        return _run(portrait, config, folder, fetch, refinery, policy, emit, head, distillation, stopping, run_id)
 
 
 def _run(
@@ -124,6 +126,7 @@ def _run(
     head: HeadModel | None,
     distillation: ScoreDistillation | None,
     stopping: Callable[[], bool],
+    run_id: str,
 ) -> GenerationResult | None:
     if head is None:
         from zero1toa.head.registry import load_head
@@ -144,6 +147,7 @@ def _run(
             notes=(note,) if note else (),
         )
         trainer.restore(folder.checkpoint, STATE)
+        trainer.run_id = run_id
         first = trainer.step_count
         if not alternate(trainer, refinery, policy, folder, emit, stopping):
             return None

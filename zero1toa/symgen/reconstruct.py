@@ -74,6 +74,7 @@ class Reconstruction:
         curve: loss curve.
         timings: seconds by phase.
         notes: fallbacks and incidents, one line each.
+        run_id: W&B run that the figures go to, kept in checkpoints; empty without one.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class Reconstruction:
         self.landmark_counts = LandmarkCounts()
         self.curve = LossCurve(self.iterations)
         self.timings: dict[str, float] = {}
+        self.run_id = ""
         fallback = self._loss.perceptual.fallback
         self.notes = [*portrait.notes, *notes, *start.notes, *([fallback] if fallback else [])]
 
@@ -513,6 +515,7 @@ class Reconstruction:
             "curve": self.curve.state(),
             "timings": dict(self.timings),
             "notes": list(self.notes),
+            "run_id": self.run_id,
             "seconds": self.seconds,
         }
 
