@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform, warp
 from torch import Tensor
 
-from zero1toa.commands.photo import load_kept_portrait, save_portrait
 from zero1toa.config import PortraitConfig
 from zero1toa.evaluation.image_metrics import psnr, ssim
 from zero1toa.evaluation.playback import AvatarPlayer
@@ -25,8 +24,10 @@ from zero1toa.evaluation.synthetic import SyntheticSubject
 from zero1toa.head.arkit import coefficients
 from zero1toa.head.protocol import HeadModel
 from zero1toa.media import write_png
+from zero1toa.portrait.keeping import keep_portrait, kept_portrait
 from zero1toa.portrait.pipeline import load_portrait
 from zero1toa.render.cameras import project
+from zero1toa.storage import Storage
 from zero1toa.types import Portrait
 
 _SMILE = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4}
@@ -75,12 +76,12 @@ def portrait_of(subject: SyntheticSubject, folder: Path, config: PortraitConfig,
 
     The fit needs MediaPipe; what it leaves does not, so that a folder can be taken to a machine without it.
     """
-    photo, kept = folder / f"{subject.name}.png", folder / f"{subject.name}.npz"
-    portrait = load_kept_portrait(kept)
+    photo, kept = folder / f"{subject.name}.png", Storage(folder / subject.name)
+    portrait = kept_portrait(kept)
     if portrait is None:
         write_png(photo, subject.portrait(512))
         portrait = load_portrait(photo, config, head)
-        save_portrait(kept, portrait)
+        keep_portrait(kept, portrait)
     return portrait
 
 

@@ -1,75 +1,108 @@
-"""Make one avatar as a Ray job: ``python -m ray_jobs.generate input=PHOTO output=DIR [key=value ...]``.
+"""Make the avatars of a batch of portraits as a Ray job.
 
-Submitted as ``ray job submit --working-dir . -- python -m ray_jobs.generate input=me.jpg output=/shared/me``. Paths are
-those of the cluster: photo and output folder must lie where every machine of it can see them. Within a job Ray
-sets its address, and the generation's actors are placed on the cluster instead of on one machine.
+``python -m ray_jobs.generate [--config FILE] input=PORTRAITS output=FOLDER [key=value ...]``
+
+Submitted as ``ray job submit --working-dir . -- python -m ray_jobs.generate --config configs/batch.yaml
+input=s3://bucket/photos output=s3://bucket/avatars``. Paths are those of the cluster: portraits and output must lie
+where every machine of it reaches them. Within a job Ray sets its address, and the actors are placed on the cluster
+instead of on one machine. Exit codes: 0 all portraits done, 2 a mistake that concerns the whole batch, 3 some portraits
+failed, 130 stopped; the same job again continues.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from zero1toa.errors import ConfigError, UserError, nearest
 
-_OWN = ("input", "output", "face", "restart")
+_OWN = ("input", "output", "name", "restart")
+_USAGE = "write [--config FILE] input=PORTRAITS output=FOLDER [key=value ...]"
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, Path, list[str], int | None, bool]:
-    """Split ``key=value`` arguments into the job's own and configuration overrides.
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The job's arguments.
+
+    Attributes:
+        input: where the portraits are.
+        output: where the avatars go.
+        overrides: configuration as ``key=value``.
+        file: configuration file.
+        name: of the batch.
+        restart: forget what earlier jobs made.
+    """
+
+    input: str
+    output: str
+    overrides: tuple[str, ...] = ()
+    file: Path | None = None
+    name: str = ""
+    restart: bool = False
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Split the job's own arguments from configuration overrides.
 
     Args:
-        arguments: ``input`` (photo, or ``sample:astronaut``), ``output`` (folder), optionally ``face`` (index by size)
-            and ``restart`` (``true`` begins anew); everything else is configuration.
-
-    Returns:
-        Photo, output folder, overrides, face, restart.
+        arguments: ``--config FILE``; ``input`` (folder, glob, manifest, shards or image), ``output`` (folder),
+            optionally ``name`` and ``restart`` (``true`` forgets earlier jobs); everything else is configuration.
 
     Raises:
-        ConfigError: for a missing or repeated argument, one without ``=``, or more than one photo.
+        ConfigError: for a missing or repeated argument, or one without ``=``.
     """
     own: dict[str, str] = {}
     overrides: list[str] = []
-    for argument in arguments:
+    file: Path | None = None
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--config":
+            if not rest:
+                raise ConfigError(f"--config needs a file; {_USAGE}")
+            file = Path(rest.pop(0))
+            continue
         key, equals, value = argument.partition("=")
         if not equals:
-            raise ConfigError(f"'{argument}' is not key=value; write input=PHOTO output=DIR [key=value ...]")
+            raise ConfigError(f"'{argument}' is not key=value; {_USAGE}")
         if key not in _OWN:
             overrides.append(argument)
         elif key in own:
-            raise ConfigError(f"{key} is given twice; this job makes one avatar of one photo")
+            raise ConfigError(f"{key} is given twice; {_USAGE}")
         else:
             own[key] = value
     for key in ("input", "output"):
         if not own.get(key):
             written = [argument.partition("=")[0] for argument in overrides]
             hint = nearest(key, written).replace("did you mean", "is it meant by")
-            raise ConfigError(f"{key} is missing{hint}; write input=PHOTO output=DIR [key=value ...]")
-    if Path(own["input"]).is_dir() or any(sign in own["input"] for sign in "*?,"):
-        raise ConfigError(f"input={own['input']}: this job makes one avatar of one photo; submit one job per photo")
-    if not own.get("face", "0").isdigit():
-        raise ConfigError(f"face={own['face']} is not an index; 0 is the largest face")
+            raise ConfigError(f"{key} is missing{hint}; {_USAGE}")
     if own.get("restart", "false") not in ("true", "false"):
         raise ConfigError(f"restart={own['restart']} must be true or false")
-    face = int(own["face"]) if "face" in own else None
-    return own["input"], Path(own["output"]), overrides, face, own.get("restart") == "true"
+    return Arguments(
+        own["input"], own["output"], tuple(overrides), file, own.get("name", ""), own.get("restart") == "true"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; returns its exit code: 0, 2 for a mistake of the user, 130 when stopped."""
-    from zero1toa.commands.generate import generate_avatar
+    """Run the job; returns its exit code."""
+    # ``ray job stop`` sends SIGTERM and waits: time for every avatar in work to write a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from zero1toa.commands.batch import make_batch
 
     try:
-        photo, output, overrides, face, restart = parse(sys.argv[1:] if arguments is None else arguments)
-        generate_avatar(photo, output, overrides, face=face, restart=restart)
+        asked = parse(sys.argv[1:] if arguments is None else arguments)
+        return make_batch(
+            asked.input, asked.output, asked.overrides, file=asked.file, name=asked.name, restart=asked.restart
+        )
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same job continues", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from zero1toa.cli import app
-from zero1toa.commands.photo import load_kept_portrait, open_photo, save_portrait
+from zero1toa.commands.photo import open_photo
 from zero1toa.errors import PortraitError
 from zero1toa.head.protocol import HeadParams
+from zero1toa.portrait.keeping import keep_portrait, kept_portrait
+from zero1toa.storage import Storage
 from zero1toa.types import Portrait
 
 SMALL = (
@@ -79,8 +81,9 @@ def test_a_kept_portrait_is_the_same(tmp_path: Path):
         yaw=-3.25,
         notes=("first, with a comma", "second"),
     )
-    save_portrait(tmp_path / "portrait.npz", portrait)
-    kept = load_kept_portrait(tmp_path / "portrait.npz")
+    folder = Storage(tmp_path)
+    keep_portrait(folder, portrait, "abc")
+    kept = kept_portrait(folder, "abc")
     assert kept is not None
     assert (kept.residual, kept.yaw, kept.notes) == (0.005, -3.25, portrait.notes)
     for name in ("image", "landmarks", "viewmat", "K", "arkit"):
@@ -88,8 +91,9 @@ def test_a_kept_portrait_is_the_same(tmp_path: Path):
     for name in shapes:
         assert torch.equal(getattr(kept.params, name), getattr(params, name))
     assert kept.params.offset is None
-    (tmp_path / "portrait.npz").write_bytes(b"half")
-    assert load_kept_portrait(tmp_path / "portrait.npz") is None
+    assert kept_portrait(folder, "of another photo") is None
+    (tmp_path / "portrait" / "portrait.npz").write_bytes(b"half")
+    assert kept_portrait(folder) is None
 
 
 def test_unknown_samples_are_named():

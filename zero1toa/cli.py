@@ -112,6 +112,30 @@ def generate(
 
 @app.command()
 @guarded
+def batch(
+    portraits: Annotated[
+        str, typer.Argument(metavar="PORTRAITS", help="Folder, glob, CSV or JSONL manifest, or webdataset shards.")
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="Output folder, path or fsspec URL.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Configuration, e.g. preset=standard distributed.refiners=8."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with configuration values.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the batch; the output's by default.")] = "",
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what earlier runs made in the output.")] = False,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard.")] = False,
+) -> None:
+    """Make the avatars of many portraits; the same command again continues. Exit code 3 if some portraits failed."""
+    from zero1toa.commands.batch import make_batch
+
+    code = make_batch(portraits, output, overrides or (), file=config, name=name, restart=restart, dashboard=dashboard)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+@guarded
 def plan(
     overrides: Annotated[
         list[str] | None,

@@ -282,9 +282,9 @@ class DistributedConfig:
     micro_batch: int = 1
     """Clips of several avatars that a refiner may serve at once, when more wait than refiners are idle; 1 serves each
     alone, which is the only way to bit-identical avatars."""
-    tail_window: int = 2
-    """Window of the avatars in work once no portrait waits any more and refiners would idle, with slack as much more;
-    as ``window`` or below leaves it."""
+    tail_window: int = 0
+    """Window of the avatars in work at the end of a batch, when no portrait waits any more and refiners would idle,
+    with slack as much more; ``window`` or less leaves it."""
     refine_gpus: float = -1.0
     """GPUs of a refiner; -1 gives it a whole one where there are enough, else an even share."""
     reconstruct_gpus: float = -1.0
@@ -305,14 +305,10 @@ class BatchConfig:
     """Avatars in work at a time; 0 takes 1.5 for each refiner, which keeps refiners busy without any staleness."""
     look_ahead: int = 2
     """Portraits that are prepared before a trainer is free for them."""
-    attempts: int = 3
-    """Times a portrait whose processes die is begun before it counts as failed."""
     retry_failed: bool = False
     """Try portraits again that failed in an earlier job with this output."""
-    triage: bool = True
-    """Look at every photo before work begins, so that a mistake is known in the first minutes."""
-    measure: bool = True
-    """Measure every avatar's likeness, which costs a render."""
+    keep_dataset: bool = True
+    """Keep an avatar's refined clips and checkpoint when it is done: for ``export-dataset``, about a gigabyte each."""
     refresh: float = 10.0
     """Seconds between two versions of ``status.json`` and ``fleet.html``."""
 

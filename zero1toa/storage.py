@@ -8,7 +8,6 @@ its upload is complete.
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -89,7 +88,8 @@ class Storage:
 
     def __truediv__(self, name: str) -> Storage:
         """A folder in this one."""
-        child = copy.copy(self)
+        child = object.__new__(Storage)
+        child.__dict__.update(self.__dict__)
         child._point_to(f"{self._folder}/{name}" if self._folder else name, self.local is not None)
         return child
 

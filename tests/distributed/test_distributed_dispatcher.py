@@ -1,12 +1,11 @@
 """The dispatcher without Ray: asyncio calls on a clock that the test turns."""
 
 import asyncio
+import dataclasses
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from zero1toa.distributed.dispatcher import Dispatcher
@@ -15,9 +14,10 @@ from zero1toa.distributed.placement import plan
 from zero1toa.distributed.records import DatasetRef, Order
 from zero1toa.distributed.session import sweep
 from zero1toa.errors import ConfigError
+from zero1toa.storage import Storage
 from zero1toa.symgen.refinery import Failure
 from zero1toa.symgen.staleness import StalenessPolicy
-from zero1toa.types import LandmarkTrack, Receipt, RefineRequest, SampleKey
+from zero1toa.types import Receipt, SampleKey
 
 
 class Clock:
@@ -27,35 +27,41 @@ class Clock:
         return self.now
 
 
-def order(name, avatar="ada"):
-    track = LandmarkTrack(np.zeros((1, 478, 2), np.float32), np.ones(1, bool), np.zeros(1, bool))
-    frames = np.zeros((1, 4, 4, 3), np.uint8)
-    request = RefineRequest(avatar, SampleKey("spatial", name), 0, 0, 0, frames, track, 1, "fake", 0)
-    return Order(request, DatasetRef(avatar, Path("x"), StalenessPolicy(1)))
+def order(name, avatar="ada", shape=(1, 4, 4, 3)):
+    return Order(f"{avatar}-{name}", DatasetRef(avatar, Storage("x"), StalenessPolicy(1)), shape, (None,))
 
 
 def receipt(order, status="committed"):
-    return Receipt(order.request.request_id, order.request.key, 1, 1, status)
+    return Receipt(order.request_id, SampleKey("spatial", "clip"), 1, 1, status)
+
+
+async def submit(dispatcher, *orders):
+    for one in orders:
+        await dispatcher.ask(one.avatar, [one], [one.request_id], 0)
+
+
+async def take(dispatcher, worker, patience=0, holding=()):
+    """The orders that a worker is given, or the kind of its turn when it gets none."""
+    turn = await dispatcher.next(worker, holding, patience)
+    return list(turn.orders) or turn.kind
 
 
 def test_work_goes_out_and_answers_come_back():
     async def scenario():
         dispatcher, a = Dispatcher(), order("a")
-        waiting = asyncio.create_task(dispatcher.next("w1", 10))
-        asking = asyncio.create_task(dispatcher.answers("ada", [a.request.request_id], 10))
-        await dispatcher.submit(a)
-        assert (await waiting).order is a
-        await dispatcher.submit(a)  # a repeated submission
-        assert (await dispatcher.next("w2", 0)).kind == "idle"
+        waiting = asyncio.create_task(take(dispatcher, "w1", 10))
+        await asyncio.sleep(0)
+        asking = asyncio.create_task(dispatcher.ask("ada", [a], [a.request_id], 10))
+        assert await waiting == [a]
+        await submit(dispatcher, a)  # a repeated submission
+        assert await take(dispatcher, "w2") == "idle"
         await dispatcher.done("ada", receipt(a))
-        # The question may have been asked before the submission; it is then told to submit again, and asks anew.
-        await asking
-        answers, lost = await dispatcher.answers("ada", [a.request.request_id], 10)
-        assert (answers, lost) == ([receipt(a)], [])
-        await dispatcher.submit(a)  # served already: the answer stays
-        assert (await dispatcher.next("w2", 0)).kind == "idle"
+        assert await asking == ([receipt(a)], [])
+        await submit(dispatcher, a)  # served already: the answer stays
+        assert await take(dispatcher, "w2") == "idle"
+        assert (await dispatcher.ask("ada", [], [a.request_id], 0))[0] == [receipt(a)]
         await dispatcher.close()
-        assert (await dispatcher.next("w1", 10)).kind == "closed"
+        assert await take(dispatcher, "w1", 10) == "closed"
 
     asyncio.run(scenario())
 
@@ -63,10 +69,32 @@ def test_work_goes_out_and_answers_come_back():
 def test_a_lost_request_is_asked_for_again():
     async def scenario():
         restarted, a = Dispatcher(), order("a")
-        answers, lost = await restarted.answers("ada", [a.request.request_id], 10)
-        assert (answers, lost) == ([], [a.request.request_id])
+        assert await restarted.ask("ada", [], [a.request_id], 10) == ([], [a.request_id])
         await restarted.done("ada", receipt(a))  # by a worker that had taken it from the old one
-        assert (await restarted.answers("ada", [a.request.request_id], 10))[0] == [receipt(a)]
+        assert (await restarted.ask("ada", [], [a.request_id], 10))[0] == [receipt(a)]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_whose_pictures_are_lost_costs_no_attempt():
+    async def scenario():
+        dispatcher, a = Dispatcher(), order("a")
+        for _ in range(5):
+            asking = asyncio.create_task(dispatcher.ask("ada", [a], [a.request_id], 10))
+            await asyncio.sleep(0)
+            assert await take(dispatcher, "w1") == [a]
+            await dispatcher.lost("ada", a.request_id, "w1")
+            assert await asking == ([], [a.request_id])
+
+    asyncio.run(scenario())
+
+
+def test_a_repeated_submission_brings_the_payload_up_to_date():
+    async def scenario():
+        dispatcher, old = Dispatcher(), order("a")
+        new = dataclasses.replace(old, payload=("new",))
+        await submit(dispatcher, old, new)
+        assert await take(dispatcher, "w1") == [new]
 
     asyncio.run(scenario())
 
@@ -74,19 +102,20 @@ def test_a_lost_request_is_asked_for_again():
 def test_a_dead_workers_request_goes_to_the_next_one_and_is_given_up_after_three():
     async def scenario():
         dispatcher, a = Dispatcher(), order("a")
-        await dispatcher.submit(a)
+        await submit(dispatcher, a)
         for number in range(3):
-            assert (await dispatcher.next(f"w{number}", 0)).order is a
+            assert await take(dispatcher, f"w{number}") == [a]
             if number == 1:
-                await dispatcher.fail(a.request.request_id, "w1", "w1: out of memory")
+                await dispatcher.fail(a.request_id, "w1", "w1: out of memory")
             else:
                 await dispatcher.release(f"w{number}", f"w{number} died")
-        assert (await dispatcher.next("w3", 0)).kind == "idle"
-        answers, lost = await dispatcher.answers("ada", [a.request.request_id], 0)
-        assert answers == [Failure(a.request.request_id, "w0 died; w1: out of memory; w2 died")]
+        assert await take(dispatcher, "w3") == "idle"
+        answers, lost = await dispatcher.ask("ada", [], [a.request_id], 0)
+        assert answers == [Failure(a.request_id, "w0 died; w1: out of memory; w2 died")]
         assert lost == []
-        await dispatcher.submit(a)  # asked for again later: three new attempts
-        assert (await dispatcher.next("w4", 0)).order is a
+        assert (await dispatcher.load()).poisoned == 1
+        await submit(dispatcher, a)  # asked for again later: three new attempts
+        assert await take(dispatcher, "w4") == [a]
 
     asyncio.run(scenario())
 
@@ -94,12 +123,25 @@ def test_a_dead_workers_request_goes_to_the_next_one_and_is_given_up_after_three
 def test_a_worker_that_died_while_waiting_is_given_nothing():
     async def scenario():
         dispatcher, a = Dispatcher(), order("a")
-        orphan = asyncio.create_task(dispatcher.next("w1", 60))
+        orphan = asyncio.create_task(take(dispatcher, "w1", 60))
         await asyncio.sleep(0)  # it waits now; its process dies, and nobody hears its answer
         await dispatcher.release("w1", "w1 died")
-        await dispatcher.submit(a)
-        assert (await orphan).kind == "closed"
-        assert (await dispatcher.next("w2", 0)).order is a
+        await submit(dispatcher, a)
+        assert await orphan == "closed"
+        assert await take(dispatcher, "w2") == [a]
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_holds_what_it_commits_and_gets_again_what_it_never_heard_of():
+    async def scenario():
+        dispatcher, a, b = Dispatcher(), order("a"), order("b")
+        await submit(dispatcher, a, b)
+        assert await take(dispatcher, "w1") == [a]
+        assert await take(dispatcher, "w1") == [a]  # the first answer did not arrive
+        assert await take(dispatcher, "w1", holding=[a.request_id]) == [b]
+        await dispatcher.done("ada", receipt(a))
+        assert (await dispatcher.load()).leased == 1
 
     asyncio.run(scenario())
 
@@ -107,20 +149,21 @@ def test_a_worker_that_died_while_waiting_is_given_nothing():
 def test_a_hanging_workers_lease_runs_out():
     async def scenario():
         clock = Clock()
-        dispatcher = Dispatcher(clock)
+        dispatcher = Dispatcher(clock=clock)
         for name in "abc":  # three services of 30 s set the lease to 90 s
-            await dispatcher.submit(order(name))
-            await dispatcher.next("w1", 0)
+            await submit(dispatcher, order(name))
+            await take(dispatcher, "w1")
             clock.now += 30
             await dispatcher.done("ada", receipt(order(name)))
-        await dispatcher.submit(order("d"))
-        assert (await dispatcher.next("w1", 0)).kind == "work"
+        await submit(dispatcher, order("d"))
+        assert await take(dispatcher, "w1") == [order("d")]
         clock.now += 89
-        assert (await dispatcher.next("w2", 0)).kind == "idle"
+        assert await take(dispatcher, "w2") == "idle"
         clock.now += 1
-        assert (await dispatcher.next("w2", 0)).kind == "work"
+        assert await take(dispatcher, "w2") == [order("d")]
+        assert (await dispatcher.load()).expired == 1
         await dispatcher.done("ada", receipt(order("d")))  # by w1 after all
-        assert (await dispatcher.next("w2", 0)).kind == "idle"
+        assert await take(dispatcher, "w2") == "idle"
 
     asyncio.run(scenario())
 
@@ -128,11 +171,11 @@ def test_a_hanging_workers_lease_runs_out():
 def test_an_expired_clip_may_be_asked_for_again():
     async def scenario():
         dispatcher, a = Dispatcher(), order("a")
-        await dispatcher.submit(a)
-        await dispatcher.next("w1", 0)
+        await submit(dispatcher, a)
+        await take(dispatcher, "w1")
         await dispatcher.done("ada", receipt(a, "expired"))
-        await dispatcher.submit(a)
-        assert (await dispatcher.next("w1", 0)).order is a
+        await submit(dispatcher, a)
+        assert await take(dispatcher, "w1") == [a]
 
     asyncio.run(scenario())
 
@@ -141,14 +184,55 @@ def test_answers_are_kept_for_their_own_avatar():
     async def scenario():
         dispatcher, a, b = Dispatcher(), order("a", "ada"), order("a", "bob")
         for one in (a, b):
-            await dispatcher.submit(one)
-            await dispatcher.next("w1", 0)
-            await dispatcher.done(one.request.avatar, receipt(one))
-        await dispatcher.answers("ada", ["another id"], 0)  # ada has taken in what it had asked for
-        assert await dispatcher.answers("ada", [a.request.request_id], 0) == ([], [a.request.request_id])
-        assert (await dispatcher.answers("bob", [b.request.request_id], 0))[0] == [receipt(b)]
+            await submit(dispatcher, one)
+            await take(dispatcher, "w1")
+            await dispatcher.done(one.avatar, receipt(one))
+        await dispatcher.ask("ada", [], ["another id"], 0)  # ada has taken in what it had asked for
+        assert await dispatcher.ask("ada", [], [a.request_id], 0) == ([], [a.request_id])
+        assert (await dispatcher.ask("bob", [], [b.request_id], 0))[0] == [receipt(b)]
         await dispatcher.forget("bob")
-        assert (await dispatcher.answers("bob", [b.request.request_id], 0))[0] == []
+        assert (await dispatcher.ask("bob", [], [b.request_id], 0))[0] == []
+
+    asyncio.run(scenario())
+
+
+def test_clips_are_served_together_only_when_more_wait_than_workers_are_idle():
+    async def scenario():
+        dispatcher = Dispatcher(micro_batch=3)
+        a, b, c, d, e = (order(name, avatar=name) for name in "abcde")
+        other = order("x", avatar="x", shape=(2, 4, 4, 3))
+        await submit(dispatcher, a)
+        assert await take(dispatcher, "w1") == [a]  # one waits: alone
+        await submit(dispatcher, b, other, c, d, e)
+        assert await take(dispatcher, "w2") == [b, c, d]  # alike, and at most three
+        assert await take(dispatcher, "w3") == [other]
+        assert await take(dispatcher, "w4") == [e]
+        two = Dispatcher(micro_batch=3)
+        turns = [asyncio.create_task(take(two, worker, 10)) for worker in ("w1", "w2")]
+        await asyncio.sleep(0)
+        await asyncio.gather(submit(two, a), submit(two, b))
+        assert await asyncio.gather(*turns) == [[a], [b]]  # both idle: one each
+
+    asyncio.run(scenario())
+
+
+def test_the_load_tells_how_much_of_their_time_workers_work():
+    async def scenario():
+        clock = Clock()
+        dispatcher = Dispatcher(clock=clock)
+        await submit(dispatcher, order("a"))
+        await take(dispatcher, "w1")
+        clock.now += 30
+        await dispatcher.done("ada", receipt(order("a")))
+        waiting = asyncio.create_task(take(dispatcher, "w1", 60))
+        await asyncio.sleep(0)
+        clock.now += 10
+        load = await dispatcher.load()
+        assert (load.worked, load.present) == (30, 40)
+        await dispatcher.release("w1", "w1 died")
+        clock.now += 100
+        assert (await dispatcher.load()).present == 40
+        assert await waiting == "closed"
 
     asyncio.run(scenario())
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "symgen"))
 
+from processes import workers
 from tiny import tiny_config, tiny_portrait
 
 from zero1toa.avatar.bundle import read_bundle
@@ -55,28 +56,6 @@ def check(result, serial):
     assert [(r.sequence, r.key, r.version, r.render_step, r.unlocked) for r in store.records()] == strip
     assert result.losses == serial.losses
     assert (result.refined, result.failed, result.superseded, result.expired) == (6, 0, 0, 0)
-
-
-def workers(title, ancestor):
-    """Processes that Ray has named ``title`` and that descend from ``ancestor``; others may run Ray here as well."""
-    parents, found = {}, []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                if (folder / "cmdline").read_text().startswith(title):
-                    found.append(int(folder.name))
-            except (OSError, ValueError):
-                continue
-
-    def descends(pid):
-        while pid in parents:
-            if pid == ancestor:
-                return True
-            pid = parents[pid]
-        return False
-
-    return [pid for pid in found if descends(pid)]
 
 
 def test_window_one_slack_zero_is_the_serial_loop(serial, tmp_path):

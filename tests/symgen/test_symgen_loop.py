@@ -103,8 +103,8 @@ def test_work_that_was_committed_is_not_repeated(tmp_path, monkeypatch):
     with pytest.raises(StopError):
         generate_serial(tiny_portrait(), tiny_config(), tmp_path, record([], ("iteration", 3)))
     calls = []
-    real = refinery.refine
-    monkeypatch.setattr(refinery, "refine", lambda *a: calls.append(a[0].render_step) or real(*a))
+    real = refinery.refine_together
+    monkeypatch.setattr(refinery, "refine_together", lambda *a: calls.append(a[0][0].render_step) or real(*a))
     generate_serial(tiny_portrait(), tiny_config(), tmp_path)
     assert calls == [4, 6, 8, 10]  # those of iterations 0 and 2 were in the dataset already
 
@@ -152,14 +152,14 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def failing(monkeypatch, fails):
     """Make the refiner fail in the calls that the iterator says."""
-    real, outcomes = refinery.refine, iter(fails)
+    real, outcomes = refinery.refine_together, iter(fails)
 
     def flaky(*arguments):
         if next(outcomes):
             raise BackboneError("out of memory")
         return real(*arguments)
 
-    monkeypatch.setattr(refinery, "refine", flaky)
+    monkeypatch.setattr(refinery, "refine_together", flaky)
 
 
 def test_a_clip_that_fails_once_is_tried_again(plain, tmp_path, monkeypatch):

@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from zero1toa.commands.output import OutputFolder, fingerprint
-from zero1toa.commands.photo import load_kept_portrait, open_photo, photo_bytes, save_portrait
+from zero1toa.commands.photo import open_photo, photo_bytes
 from zero1toa.commands.player import open_player
 from zero1toa.commands.showcase import Showcase, make_showcase
 from zero1toa.config import Config, load, to_dict
 from zero1toa.head.protocol import HeadModel
+from zero1toa.storage import Storage
 from zero1toa.symgen.distillation.distillation import refuse_distribution
 from zero1toa.symgen.progress import Progress, ProgressEvent
 from zero1toa.symgen.result import GenerationResult
@@ -69,19 +70,20 @@ def generate_avatar(
 def _make(photo: Path, folder: OutputFolder, config: Config, serial: bool, console: Console, started: float) -> None:
     from zero1toa.curriculum.recordings import check_recordings
     from zero1toa.head.registry import load_head
+    from zero1toa.portrait.keeping import keep_portrait, kept_portrait
 
     output = folder.path
-    kept = output / "portrait" / "portrait.npz"
+    kept = Storage(output)
     with console.status("finding the face and fitting the head"):
         head = load_head(config.head)
         check_recordings(config.curriculum, head)
-        portrait = load_kept_portrait(kept) if folder.continuing else None
+        portrait = kept_portrait(kept) if folder.continuing else None
         if portrait is None:
             from zero1toa.portrait.pipeline import load_portrait
 
             portrait = load_portrait(photo, config.portrait, head, config.render.background)
             folder.claim()
-            save_portrait(kept, portrait)
+            keep_portrait(kept, portrait)
     portrait_seconds = time.perf_counter() - started
     console.print(
         f"portrait: head fitted to {100 * portrait.residual:.2f} % of the face height, yaw {portrait.yaw:+.0f}°",

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from zero1toa.errors import OutputError
 from zero1toa.media import write_text
+from zero1toa.symgen.identity import describe_changes, shaping_values
 
 RUN_FILE = "run.json"
 NEEDED_BYTES = 512 * 2**20
@@ -37,9 +38,6 @@ OWNED = (
     "wandb",
 )
 
-# Sections that say where a run goes and how fast, not what comes out: a continued run may change them.
-_FREE = ("device", "tracking", "distributed", "batch", "loop.checkpoint_every", "loop.preview_every")
-
 
 def fingerprint(photo: bytes, config: Mapping[str, Any]) -> dict[str, Any]:
     """What identifies a run: the photo's digest and every configuration value that shapes the avatar.
@@ -48,22 +46,7 @@ def fingerprint(photo: bytes, config: Mapping[str, Any]) -> dict[str, Any]:
         photo: the photo file's bytes.
         config: :func:`zero1toa.config.to_dict`.
     """
-    flat = {key: value for key, value in _flatten(config).items() if not _is_free(key)}
-    return {"photo": hashlib.sha256(photo).hexdigest(), "config": flat}
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in _FREE)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+    return {"photo": hashlib.sha256(photo).hexdigest(), "config": shaping_values(config)}
 
 
 class OutputFolder:
@@ -203,11 +186,7 @@ class OutputFolder:
             raise OutputError(
                 f"{self.path} belongs to another photo; give another --output, or --restart to replace it"
             )
-        now = self._identity["config"]
-        changed = [key for key in {**config, **now} if config.get(key) != now.get(key)]
-        if changed:
-            shown = ", ".join(f"{key} was {config.get(key)} and is {now.get(key)}" for key in changed[:3])
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        if changes := describe_changes(config, self._identity["config"]):
             raise OutputError(
-                f"{self.path} belongs to another configuration ({shown}{more}); give another --output, or --restart"
+                f"{self.path} belongs to another configuration ({changes}); give another --output, or --restart"
             )

@@ -1,4 +1,4 @@
-"""Where the photo comes from, and keeping the portrait that was made of it."""
+"""Where the photo comes from."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
 
 from zero1toa.errors import PortraitError, nearest
-from zero1toa.head.protocol import PARAMETERS, HeadParams
-from zero1toa.media import atomic_path, write_png
-from zero1toa.types import Portrait
+from zero1toa.media import write_png
 
 SAMPLES = ("astronaut",)
 _PREFIX = "sample:"
@@ -52,47 +46,3 @@ def photo_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def save_portrait(path: Path, portrait: Portrait) -> None:
-    """Keep a portrait as one npz file, so that a continued run need not find and fit the face again.
-
-    Args:
-        path: file name.
-        portrait: what to keep.
-    """
-    arrays: dict[str, np.ndarray] = {
-        f"params.{name}": value.detach().cpu().numpy()
-        for name in PARAMETERS
-        if (value := getattr(portrait.params, name)) is not None
-    }
-    for name in ("image", "landmarks", "viewmat", "K", "arkit", "residual", "yaw"):
-        arrays[name] = np.asarray(getattr(portrait, name))
-    arrays["params.model"] = np.asarray(portrait.params.model or "", dtype=np.str_)
-    arrays["notes"] = np.asarray(portrait.notes, dtype=np.str_)
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
-
-
-def load_kept_portrait(path: Path) -> Portrait | None:
-    """Read what :func:`save_portrait` wrote; None where there is none or it cannot be read."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        params: dict[str, Any] = {
-            name: torch.from_numpy(arrays[f"params.{name}"]) if f"params.{name}" in arrays else None
-            for name in PARAMETERS
-        }
-        return Portrait(
-            image=arrays["image"],
-            landmarks=arrays["landmarks"],
-            viewmat=arrays["viewmat"],
-            K=arrays["K"],
-            params=HeadParams(**params, model=str(arrays["params.model"]) or None),
-            arkit=arrays["arkit"],
-            residual=float(arrays["residual"]),
-            yaw=float(arrays["yaw"]),
-            notes=tuple(str(note) for note in arrays["notes"]),
-        )
-    except (OSError, ValueError, KeyError, EOFError):
-        return None

@@ -1,65 +1,103 @@
 """Brings requests to workers and answers back to avatars. An asyncio class without Ray in it; Ray runs it as an actor.
 
-Nothing durable lives here. A request that is lost in a restart is submitted again by its avatar, which learns of the
-loss when it asks for the answer; an answer that is lost has been committed to the dataset before it was given, so the
-repeated request comes back as a duplicate.
+No pictures pass through here: an order names its request by reference. Nothing durable lives here either. A request
+that is lost in a restart is submitted again by its avatar, which learns of the loss when it asks for the answer; an
+answer that is lost has been committed to the dataset before it was given, so the repeated request comes back as a
+duplicate.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from zero1toa.distributed.leases import Lease, LeaseQueue, lease_length
-from zero1toa.distributed.records import Order, Turn
+from zero1toa.distributed.records import Load, Order, Turn
+from zero1toa.distributed.sleepers import Sleepers
 from zero1toa.symgen.refinery import MAX_ATTEMPTS, Failure
 from zero1toa.types import Receipt
 
 _HISTORY = 50  # services that the lease's length is taken from
+_WORK = ""  # what workers wait for; avatars wait for their own name
 
 
 class Dispatcher:
     """A queue with leases that workers pull from.
 
     Args:
+        micro_batch: clips that one worker may be given at once.
         clock: seconds; replaced in tests.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, micro_batch: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self._micro_batch = micro_batch
         self._clock = clock
         self._durations: deque[float] = deque(maxlen=_HISTORY)
         self._queue: LeaseQueue[Order] = LeaseQueue(lease_length(()), MAX_ATTEMPTS)
-        self._answers: dict[str, tuple[str, Receipt | Failure]] = {}
-        self._changed = asyncio.Condition()
+        self._answers: dict[str, dict[str, Receipt | Failure]] = {}  # by avatar and request
+        self._sleepers = Sleepers()
         self._closed = False
         self._dead: set[str] = set()
+        self._attendance = _Attendance()
+        self._handed = self._expired = self._poisoned = 0
 
-    async def submit(self, order: Order) -> None:
-        """Queue an order; one that is queued, being served or successfully answered is not queued again."""
-        request_id = order.request.request_id
-        answer = self._answers.get(request_id)
-        if answer is not None and isinstance(answer[1], Receipt) and answer[1].status != "expired":
-            return
-        self._answers.pop(request_id, None)
-        if self._queue.submit(request_id, order.request.avatar, order):
-            await self._notify()
+    async def ask(
+        self, avatar: str, orders: Sequence[Order], request_ids: Collection[str], patience: float
+    ) -> tuple[list[Receipt | Failure], list[str]]:
+        """Take an avatar's new orders, and wait up to ``patience`` seconds for the first answer to its requests.
 
-    async def next(self, worker: str, patience: float) -> Turn:
-        """Work for ``worker``, waiting up to ``patience`` seconds for some."""
+        An order that is queued, being served or successfully answered is not queued again. Answers to other requests
+        of the avatar are dropped: it has taken them in already.
+
+        Args:
+            avatar: who asks.
+            orders: new orders.
+            request_ids: all requests that it waits for, those of ``orders`` among them.
+            patience: seconds.
+
+        Returns:
+            The answers, and the ids that are neither answered nor in the queue: they are to be submitted again.
+        """
+        known = {r: answer for r, answer in self._answers.get(avatar, {}).items() if r in request_ids}
+        self._answers[avatar] = known
+        for order in orders:
+            self._submit(order)
         end = time.monotonic() + patience
-        # A worker that died while it waited must not be given what comes in after its death.
-        while not self._closed and worker not in self._dead:
-            await self._expire()
-            lease = self._queue.take(worker, self._clock())
-            if lease is not None:
-                return Turn("work", lease.payload)
+        while True:
+            self._expire()
+            known = self._answers.get(avatar, {})
+            found = [known[r] for r in request_ids if r in known]
+            lost = [r for r in request_ids if r not in known and self._queue.state(r) == "unknown"]
             left = end - time.monotonic()
-            if left <= 0:
-                return Turn("idle")
-            await self._wait(left)
-        return Turn("closed")
+            if found or lost or left <= 0:
+                return found, lost
+            await self._sleepers.sleep(avatar, self._until(left))
+
+    async def next(self, worker: str, holding: Collection[str], patience: float) -> Turn:
+        """Work for ``worker``, waiting up to ``patience`` seconds for some.
+
+        Args:
+            worker: who asks.
+            holding: requests that it is about to commit; they stay leased to it.
+            patience: seconds.
+        """
+        end = time.monotonic() + patience
+        self._attendance.rests(worker, self._clock())
+        try:
+            # A worker that died while it waited must not be given what comes in after its death.
+            while not self._closed and worker not in self._dead:
+                self._expire()
+                orders = self._take(worker, holding)
+                if orders:
+                    return Turn("work", orders)
+                left = end - time.monotonic()
+                if left <= 0:
+                    return Turn("idle")
+                await self._sleepers.sleep(_WORK, self._until(left))
+            return Turn("closed")
+        finally:
+            self._attendance.works(worker, self._clock())
 
     async def done(self, avatar: str, receipt: Receipt) -> None:
         """Deliver the answer of a request that a worker has served and committed."""
@@ -67,75 +105,116 @@ class Dispatcher:
         if lease is not None and lease.worker is not None:
             self._durations.append(self._clock() - lease.taken)
             self._queue.lease_seconds = lease_length(tuple(self._durations))
-        self._answers[receipt.request_id] = (avatar, receipt)
-        await self._notify()
+        self._answer(avatar, receipt)
 
     async def fail(self, request_id: str, worker: str, reason: str) -> None:
         """Give a request that ``worker`` could not serve to another one, or give it up after its last attempt."""
         poisoned = self._queue.fail(request_id, worker, reason)
         self._give_up([poisoned] if poisoned else [])
-        await self._notify()
+        self._sleepers.wake(_WORK, 1)
+
+    async def lost(self, avatar: str, request_id: str, worker: str) -> None:
+        """Forget a request whose pictures died with its avatar's process; the next process submits it again."""
+        self._queue.drop(request_id, worker)
+        self._sleepers.wake(avatar)
 
     async def release(self, worker: str, reason: str) -> None:
         """Take back what a dead worker held, and give it nothing any more."""
         self._dead.add(worker)
+        self._attendance.leaves(worker, self._clock())
         self._give_up(self._queue.release(worker, reason))
-        await self._notify()
+        self._sleepers.wake(_WORK)
 
-    async def answers(
-        self, avatar: str, request_ids: Sequence[str], patience: float
-    ) -> tuple[list[Receipt | Failure], list[str]]:
-        """Answers to an avatar's requests, waiting up to ``patience`` seconds for the first.
-
-        Answers to other requests of the avatar are dropped: it has taken them in already.
-
-        Returns:
-            The answers, and the ids that are neither answered nor in the queue: they are to be submitted again.
-        """
-        for request_id in [r for r, (owner, _) in self._answers.items() if owner == avatar and r not in request_ids]:
-            del self._answers[request_id]
-        end = time.monotonic() + patience
-        while True:
-            await self._expire()
-            found = [self._answers[r][1] for r in request_ids if r in self._answers]
-            lost = [r for r in request_ids if r not in self._answers and self._queue.state(r) == "unknown"]
-            left = end - time.monotonic()
-            if found or lost or left <= 0:
-                return found, lost
-            await self._wait(left)
+    async def load(self) -> Load:
+        """How busy the workers are."""
+        worked, present = self._attendance.sums(self._clock())
+        queue = self._queue
+        return Load(queue.waiting, queue.leased, self._handed, worked, present, self._expired, self._poisoned)
 
     async def forget(self, avatar: str) -> None:
         """Drop everything of an avatar that is finished."""
         self._queue.forget(avatar)
-        for request_id in [r for r, (owner, _) in self._answers.items() if owner == avatar]:
-            del self._answers[request_id]
+        self._answers.pop(avatar, None)
 
     async def close(self) -> None:
         """Send all workers home."""
         self._closed = True
-        await self._notify()
+        self._sleepers.wake(_WORK)
 
-    async def _expire(self) -> None:
-        poisoned = self._queue.expire(self._clock())
-        if poisoned:
-            self._give_up(poisoned)
-            await self._notify()
+    def _submit(self, order: Order) -> None:
+        known = self._answers.setdefault(order.avatar, {})
+        answer = known.get(order.request_id)
+        if isinstance(answer, Receipt) and answer.status != "expired":
+            return
+        known.pop(order.request_id, None)
+        if self._queue.submit(order.request_id, order.avatar, order):
+            self._sleepers.wake(_WORK, 1)
+
+    def _answer(self, avatar: str, answer: Receipt | Failure) -> None:
+        self._answers.setdefault(avatar, {})[answer.request_id] = answer
+        self._sleepers.wake(avatar)
+
+    def _take(self, worker: str, holding: Collection[str]) -> tuple[Order, ...]:
+        lease = self._queue.take(worker, self._clock(), holding)
+        if lease is None:
+            return ()
+        # Together only what would wait otherwise: a clip that is served alone comes back sooner.
+        spare = min(self._micro_batch - 1, self._queue.waiting - self._attendance.idle + 1)
+        alike = self._queue.take_alike(lease, self._clock(), spare, lambda order: order.shape)
+        self._handed += 1 + len(alike)
+        return (lease.payload, *(other.payload for other in alike))
+
+    def _expire(self) -> None:
+        deadline = self._queue.next_deadline()
+        if deadline is None or self._clock() < deadline:
+            return
+        before = self._queue.leased
+        self._give_up(self._queue.expire(self._clock()))
+        self._expired += before - self._queue.leased
+        self._sleepers.wake(_WORK)
 
     def _give_up(self, leases: Iterable[Lease[Order]]) -> None:
         for lease in leases:
-            reason = "; ".join(dict.fromkeys(lease.reasons))
-            self._answers[lease.request_id] = (lease.avatar, Failure(lease.request_id, reason))
+            self._poisoned += 1
+            self._answer(lease.avatar, Failure(lease.request_id, "; ".join(dict.fromkeys(lease.reasons))))
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def _wait(self, seconds: float) -> None:
+    def _until(self, seconds: float) -> float:
+        """``seconds``, or the time to the next lease's end if that comes first."""
         deadline = self._queue.next_deadline()
-        if deadline is not None:
-            seconds = min(seconds, max(deadline - self._clock(), 0.0) + 0.01)
-        async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait(), seconds)
-            except TimeoutError:
-                return
+        return seconds if deadline is None else min(seconds, max(deadline - self._clock(), 0.0) + 0.01)
+
+
+class _Attendance:
+    """Since when each worker works or rests, and for how long it has done so."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[bool, float]] = {}  # worker: whether it works, and since when
+        self._sums = {True: 0.0, False: 0.0}
+
+    @property
+    def idle(self) -> int:
+        """Number of workers that wait for work."""
+        return sum(not working for working, _ in self._since.values())
+
+    def rests(self, worker: str, now: float) -> None:
+        self._change(worker, False, now)
+
+    def works(self, worker: str, now: float) -> None:
+        if worker in self._since:
+            self._change(worker, True, now)
+
+    def leaves(self, worker: str, now: float) -> None:
+        self._change(worker, False, now)
+        del self._since[worker]
+
+    def sums(self, now: float) -> tuple[float, float]:
+        """Seconds of work, and seconds of presence."""
+        sums = dict(self._sums)
+        for working, since in self._since.values():
+            sums[working] += now - since
+        return sums[True], sums[True] + sums[False]
+
+    def _change(self, worker: str, works: bool, now: float) -> None:
+        working, since = self._since.get(worker, (works, now))
+        self._sums[working] += now - since
+        self._since[worker] = (works, now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
@@ -75,25 +75,48 @@ class LeaseQueue(Generic[T]):
         self._leased: dict[str, Lease[T]] = {}
 
     def submit(self, request_id: str, avatar: str, payload: T) -> bool:
-        """Queue a request; False if it is already queued or leased (a repeated submission)."""
-        if self.state(request_id) != "unknown":
+        """Queue a request; False if it is already queued or leased (a repeated submission).
+
+        A repeated submission brings the payload up to date: what the first one referred to may be gone.
+        """
+        known = self._queue.get(request_id) or self._leased.get(request_id)
+        if known is not None:
+            known.payload = payload
             return False
         self._queue[request_id] = Lease(request_id, avatar, payload)
         return True
 
-    def take(self, worker: str, now: float) -> Lease[T] | None:
+    def take(self, worker: str, now: float, holding: Collection[str] = ()) -> Lease[T] | None:
         """Hand the oldest request to ``worker`` until ``now + lease_seconds``, or None if nothing waits.
 
-        A worker serves one request at a time: one that asks again while it holds a lease has not received the answer,
-        and gets the same request again.
+        Args:
+            worker: who asks.
+            now: seconds.
+            holding: ids of the requests that the worker still has in its hands. A request that is leased to it and not
+                among them was lost on the way to it; it gets that one again.
         """
-        held = next((lease for lease in self._leased.values() if lease.worker == worker), None)
-        if held is not None:
-            held.deadline = now + self.lease_seconds
-            return held
-        if not self._queue:
-            return None
-        _, lease = self._queue.popitem(last=False)
+        for lease in self._leased.values():
+            if lease.worker == worker and lease.request_id not in holding:
+                lease.deadline = now + self.lease_seconds
+                return lease
+        return self._lease(next(iter(self._queue)), worker, now) if self._queue else None
+
+    def take_alike(self, first: Lease[T], now: float, count: int, kind: Callable[[T], Hashable]) -> list[Lease[T]]:
+        """Hand up to ``count`` more requests to the worker of ``first`` that can be served in one go with it.
+
+        Args:
+            first: what the worker has just taken.
+            now: seconds.
+            count: largest number.
+            kind: requests of the same kind can be served together.
+        """
+        wanted = kind(first.payload)
+        alike = [r for r, lease in self._queue.items() if kind(lease.payload) == wanted][: max(count, 0)]
+        assert first.worker is not None
+        return [self._lease(request_id, first.worker, now) for request_id in alike]
+
+    def _lease(self, request_id: str, worker: str, now: float) -> Lease[T]:
+        lease = self._queue.pop(request_id)
         lease.attempts += 1
         lease.worker = worker
         lease.taken = now
@@ -136,6 +159,15 @@ class LeaseQueue(Generic[T]):
         if request_id in self._queue:
             return "queued"
         return "leased" if request_id in self._leased else "unknown"
+
+    def drop(self, request_id: str, worker: str) -> None:
+        """Forget a request whose payload is lost, so that its avatar, finding it unknown, submits it again.
+
+        A report by a worker that no longer holds it changes nothing.
+        """
+        lease = self._leased.get(request_id)
+        if lease is not None and lease.worker == worker:
+            del self._leased[request_id]
 
     def forget(self, avatar: str) -> None:
         """Drop what is queued for an avatar that is finished; leases run out on their own."""

@@ -1,81 +1,137 @@
-"""The trainer of one avatar as a process of its own. Ray runs this class as an actor with a few threads.
+"""The trainer of one avatar at a time, as a process of its own. Ray runs this class as an actor with a few threads.
 
-One thread runs the loop; the others answer the driver's questions meanwhile.
+One thread runs the loop; the others answer the driver's questions meanwhile. The process stays for the next avatar:
+loading torch and the kernels again for each would cost more than it protects from.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zero1toa.config import Config
 from zero1toa.distributed.limits import limit_threads
+from zero1toa.distributed.measuring import Measured, measure
 from zero1toa.distributed.records import DatasetRef, Job
 from zero1toa.distributed.refinery import RayRefinery
+from zero1toa.distributed.tracked import tracked
 from zero1toa.symgen.folder import RunFolder
 from zero1toa.symgen.loop import run
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.symgen.result import GenerationResult
+from zero1toa.symgen.staleness import StalenessPolicy
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A finished avatar.
+
+    Attributes:
+        result: what the loop returned.
+        measured: figures and thumbnail, or None where they were not asked for.
+    """
+
+    result: GenerationResult
+    measured: Measured | None = None
 
 
 class ReconstructionActor:
-    """Generates one avatar from its last checkpoint to its end.
+    """Generates one avatar after the other, each from its last checkpoint to its end.
 
     Args:
-        job: portrait and output folder.
-        folder: the opened output folder.
-        dataset: the avatar's dataset.
-        config: the run's configuration.
         dispatcher: handle of the dispatcher actor.
-        store: handle of the store actor.
+        stores: handles of the store actors, by their number.
         threads: CPU threads of this process.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        folder: RunFolder,
-        dataset: DatasetRef,
-        config: Config,
-        dispatcher: Any,
-        store: Any,
-        threads: int,
-    ) -> None:
-        self._job = job
-        self._folder = folder
-        self._dataset = dataset
-        self._config = config
+    def __init__(self, dispatcher: Any, stores: Sequence[Any], threads: int) -> None:
+        self._dispatcher = dispatcher
+        self._stores = stores
         self._stop = threading.Event()
-        self._refinery = RayRefinery(dataset, dispatcher, store, self._stop.is_set)
         self._lock = threading.Lock()
+        self._number = -1
+        self._tracked = False
         self._events: list[ProgressEvent] = []
         self._first = 0
+        self._pace = _Pace()
         limit_threads(threads)
 
-    def run(self) -> GenerationResult | None:
-        """Reconstruct; None if it was stopped. Errors of the loop come out as they are."""
-        return run(
-            self._job.portrait,
-            self._config,
-            self._folder,
-            self._refinery.fetch,
-            self._refinery,
-            self._dataset.policy,
-            self._keep,
-            stopping=self._stop.is_set,
-        )
+    def run(self, number: int, job: Job, folder: RunFolder, dataset: DatasetRef, config: Config) -> Outcome | None:
+        """Reconstruct; None if it was stopped. Errors of the loop come out as they are.
 
-    def events(self, seen: int) -> tuple[int, list[ProgressEvent]]:
-        """Events after the first ``seen`` ones, and the number of events so far; older ones are forgotten."""
+        Args:
+            number: names this run in the driver's questions.
+            job: portrait and what is wanted besides the avatar.
+            folder: the opened output folder.
+            dataset: the avatar's dataset.
+            config: the avatar's configuration.
+        """
         with self._lock:
+            self._number, self._tracked, self._events, self._first = number, job.tracked, [], 0
+        self._stop.clear()
+        self._pace.policy = dataset.policy
+        refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], self._stop.is_set)
+        with tracked(job.tracked, folder, config, self._keep) as emit:
+            result = run(
+                job.portrait,
+                config,
+                folder,
+                refinery.fetch,
+                refinery,
+                self._pace,
+                emit,
+                stopping=self._stop.is_set,
+            )
+        if result is None:
+            return None
+        return Outcome(result, measure(result, config) if job.measured else None)
+
+    def events(self, number: int, seen: int) -> tuple[int, list[ProgressEvent]]:
+        """Events of a run after the first ``seen`` ones, and how many there were so far; older ones are forgotten.
+
+        Of a tracked run only the newest iteration is told: its log has them all, and the driver hears hundreds of runs.
+        """
+        with self._lock:
+            if number != self._number:  # it has not begun
+                return seen, []
             del self._events[: max(seen - self._first, 0)]
             self._first = max(seen, self._first)
-            return self._first + len(self._events), list(self._events)
+            told = list(self._events)
+            if self._tracked:
+                newest = max((i for i, event in enumerate(told) if event.kind == "iteration"), default=None)
+                told = [event for i, event in enumerate(told) if event.kind != "iteration" or i == newest]
+            return self._first + len(self._events), told
+
+    def widen(self, number: int, window: int, slack: float) -> None:
+        """Let a run have more requests outstanding, and train further ahead of them."""
+        if number == self._number:
+            self._pace.policy = dataclasses.replace(self._pace.policy, window=window, slack=slack)
 
     def stop(self) -> None:
         """Ask the loop to end after a checkpoint."""
         self._stop.set()
 
+    def node(self) -> str:
+        """Id of the node that this process runs on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     def _keep(self, event: ProgressEvent) -> None:
         with self._lock:
             self._events.append(event)
+
+
+class _Pace:
+    """The policy of the moment."""
+
+    def __init__(self) -> None:
+        self.policy = StalenessPolicy(1)
+
+    def may_submit(self, step: int, submitted: int, outstanding: int) -> bool:
+        return self.policy.may_submit(step, submitted, outstanding)
+
+    def may_train(self, step: int, submitted: int, outstanding_steps: Iterable[int]) -> bool:
+        return self.policy.may_train(step, submitted, outstanding_steps)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
+from zero1toa.config import Config
 from zero1toa.storage import Storage
 from zero1toa.symgen.staleness import StalenessPolicy
-from zero1toa.types import Portrait, RefineRequest
+from zero1toa.types import Portrait
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +18,16 @@ class Job:
     Attributes:
         portrait: carved and fitted portrait.
         output: output folder, on storage that all machines reach.
+        config: the configuration, or None for that of all jobs.
+        measured: whether the trainer measures the avatar and makes its thumbnail when it is done.
+        tracked: whether the trainer keeps a log and a W&B run of the avatar; else the driver hears every event.
     """
 
     portrait: Portrait
     output: Storage
+    config: Config | None = None
+    measured: bool = False
+    tracked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +38,36 @@ class DatasetRef:
         avatar: avatar id.
         root: folder of the store.
         policy: bounds on staleness.
+        writer: number of the store actor that writes it.
     """
 
     avatar: str
     root: Storage
     policy: StalenessPolicy
+    writer: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """A request with the dataset that its answer goes to."""
+    """A request as the dispatcher knows it: what it must know to hand it on, and no pictures.
 
-    request: RefineRequest
+    Attributes:
+        request_id: the request's id.
+        dataset: the dataset that the answer goes to.
+        shape: shape of the clip; only clips of one shape are served together.
+        payload: the request itself, in the avatar's part of the object store. Wrapped in a tuple, so that Ray hands
+            on the reference and not what it refers to.
+    """
+
+    request_id: str
     dataset: DatasetRef
+    shape: tuple[int, ...]
+    payload: tuple[Any]
+
+    @property
+    def avatar(self) -> str:
+        """The avatar that waits for the answer."""
+        return self.dataset.avatar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +75,32 @@ class Turn:
     """What the dispatcher tells a worker that asks for work.
 
     Attributes:
-        kind: ``work`` with an order; ``idle``: ask again; ``closed``: there will be no more.
-        order: the order.
+        kind: ``work`` with orders; ``idle``: ask again; ``closed``: there will be no more.
+        orders: what to serve, in one go.
     """
 
     kind: Literal["work", "idle", "closed"]
-    order: Order | None = None
+    orders: tuple[Order, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """How busy the refiners are.
+
+    Attributes:
+        waiting: requests that wait for a refiner.
+        leased: requests in work.
+        handed: requests handed to refiners so far, each time that one was.
+        worked: seconds that refiners have had work, summed over them since they first asked for some.
+        present: seconds since they first asked, summed over them.
+        expired: leases that ran out.
+        poisoned: requests that were given up.
+    """
+
+    waiting: int
+    leased: int
+    handed: int
+    worked: float
+    present: float
+    expired: int
+    poisoned: int

@@ -1,19 +1,34 @@
-"""A worker that pulls requests, refines them and commits the result. Ray runs this class as an actor."""
+"""A worker that pulls requests, refines them and commits the result. Ray runs this class as an actor.
+
+While one clip is being committed, which is writing to a disk or a network, the next one is refined already.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zero1toa.config import Config
 from zero1toa.distributed.limits import limit_threads
-from zero1toa.distributed.records import Order
+from zero1toa.distributed.records import DatasetRef, Order
 from zero1toa.errors import UserError
 from zero1toa.symgen.loop import choose_device
 from zero1toa.symgen.refinery import Refiner
+from zero1toa.symgen.store import Reference
+from zero1toa.types import RefineRequest
 
 _PATIENCE = 5.0  # seconds of one question for work
 _LOG = logging.getLogger(__name__)
+
+Refine = Callable[
+    [Sequence[RefineRequest], Callable[[str], Reference]], tuple[list[NDArray[np.uint8]], dict[str, float]]
+]
+"""How clips are refined together: see :meth:`zero1toa.symgen.refinery.Refiner.together`."""
 
 
 class RefinementActor:
@@ -23,50 +38,126 @@ class RefinementActor:
         worker: name of this incarnation; a replacement has another one.
         config: the run's configuration.
         dispatcher: handle of the dispatcher actor.
-        store: handle of the store actor.
+        stores: handles of the store actors, by their number.
         threads: CPU threads of this process.
     """
 
-    def __init__(self, worker: str, config: Config, dispatcher: Any, store: Any, threads: int) -> None:
+    def __init__(self, worker: str, config: Config, dispatcher: Any, stores: Sequence[Any], threads: int) -> None:
         self._worker = worker
         self._config = config
         self._dispatcher = dispatcher
-        self._store = store
+        self._stores = stores
+        self._commits: dict[str, Future[None]] = {}  # by request id, the oldest first
         limit_threads(threads)
 
     def run(self) -> int:
         """Work until there is no more; returns the number of clips served.
 
         Raises:
-            UserError: if the backbone cannot be loaded: no worker could do better.
+            UserError: if the backbone cannot be loaded, or the dataset not written: no worker could do better.
         """
+        return self.serve(Refiner(self._config, choose_device(self._config.device)).together)
+
+    def serve(self, refine: Refine) -> int:
+        """Work until there is no more, with any way to refine; returns the number of clips served.
+
+        Args:
+            refine: as :meth:`zero1toa.symgen.refinery.Refiner.together`.
+
+        Raises:
+            UserError: if the dataset cannot be written: no worker could do better.
+        """
+        with ThreadPoolExecutor(1) as committer:
+            return self._work(refine, committer)
+
+    def _work(self, refine: Refine, committer: ThreadPoolExecutor) -> int:
         import ray
 
-        refiner = Refiner(self._config, choose_device(self._config.device))
         served = 0
         while True:
-            turn = ray.get(self._dispatcher.next.remote(self._worker, _PATIENCE))
+            turn = ray.get(self._dispatcher.next.remote(self._worker, tuple(self._commits), _PATIENCE))
+            self._settle(wait=turn.kind == "closed")
             if turn.kind == "closed":
                 return served
-            if turn.order is None:
+            if turn.kind == "idle":
                 continue
             try:
-                self._serve(refiner, turn.order)
-                served += 1
+                served += self._serve(refine, turn.orders, committer)
             except (UserError, ray.exceptions.RayActorError):
                 raise
             except Exception as error:  # whatever it was, another attempt or another worker may succeed
-                _LOG.exception("refinement of %s failed", turn.order.request.key)
-                reason = f"{self._worker}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                ray.get(self._dispatcher.fail.remote(turn.order.request.request_id, self._worker, reason))
+                for order in turn.orders:
+                    self._report(order, error)
 
-    def _serve(self, refiner: Refiner, order: Order) -> None:
+    def _serve(self, refine: Refine, orders: Sequence[Order], committer: ThreadPoolExecutor) -> int:
+        """Refine what was not committed before, in one go, and hand it on to be committed."""
         import ray
 
-        request, dataset = order.request, order.dataset
-        receipt = ray.get(self._store.find.remote(dataset, request))
-        if receipt is None:
-            frames, seconds = refiner(request, lambda: ray.get(self._store.reference.remote(dataset)))
+        fresh: list[tuple[Order, RefineRequest]] = []
+        for order in orders:
+            # Asked while the pictures are on their way; a committed request comes again when its answer was lost.
+            known = self._store(order.dataset).find.remote(order.dataset, order.request_id)
+            request = self._receive(order)
+            receipt = ray.get(known)
+            if receipt is not None:
+                ray.get(self._dispatcher.done.remote(order.avatar, receipt))
+            elif request is None:
+                ray.get(self._dispatcher.lost.remote(order.avatar, order.request_id, self._worker))
+            else:
+                fresh.append((order, request))
+        if fresh:
+            datasets = {order.avatar: order.dataset for order, _ in fresh}
+            pictures, seconds = refine(
+                [request for _, request in fresh], lambda avatar: self._reference(datasets[avatar])
+            )
+            self._settle(wait=True)  # one commit at a time, so that memory stays bounded
+            for (order, request), frames in zip(fresh, pictures, strict=True):
+                self._commits[order.request_id] = committer.submit(self._commit, order, request, frames, seconds)
+        return len(fresh)
+
+    def _receive(self, order: Order) -> RefineRequest | None:
+        """The request; None if it died with its avatar's process."""
+        import ray
+
+        try:
+            request: RefineRequest = ray.get(order.payload[0])
+        except ray.exceptions.ObjectLostError:
+            return None
+        return request
+
+    def _commit(self, order: Order, request: RefineRequest, frames: Any, seconds: dict[str, float]) -> None:
+        import ray
+
+        store = self._store(order.dataset)
+        try:
             # The dataset first, the answer second: whoever hears of a clip finds it on disk.
-            receipt = ray.get(self._store.commit.remote(dataset, request, frames, seconds))
-        ray.get(self._dispatcher.done.remote(request.avatar, receipt))
+            receipt = ray.get(store.commit.remote(order.dataset, request, frames, seconds))
+        except (UserError, ray.exceptions.RayActorError):
+            raise
+        except Exception as error:
+            self._report(order, error)
+            return
+        ray.get(self._dispatcher.done.remote(order.avatar, receipt))
+
+    def _settle(self, *, wait: bool) -> None:
+        """Forget the commits that are done, or all of them; raises what went wrong in one."""
+        for request_id, commit in list(self._commits.items()):
+            if wait or commit.done():
+                del self._commits[request_id]
+                commit.result()
+
+    def _report(self, order: Order, error: Exception) -> None:
+        import ray
+
+        _LOG.exception("refinement of a clip of %s failed", order.avatar)
+        reason = f"{self._worker}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ray.get(self._dispatcher.fail.remote(order.request_id, self._worker, reason))
+
+    def _reference(self, dataset: DatasetRef) -> Reference:
+        import ray
+
+        reference: Reference = ray.get(self._store(dataset).reference.remote(dataset))
+        return reference
+
+    def _store(self, dataset: DatasetRef) -> Any:
+        return self._stores[dataset.writer]

@@ -32,6 +32,7 @@ class RayRefinery:
         self._store = store
         self._stopping = stopping
         self._outstanding: dict[str, RefineRequest] = {}
+        self._orders: dict[str, Order] = {}  # hold the references, which keep the pictures alive
         self._question: Any = None
 
     def submit(self, request: RefineRequest) -> None:
@@ -39,8 +40,13 @@ class RayRefinery:
         import ray
 
         self._outstanding[request.request_id] = request
-        # The request travels by value: it outlives this process, and nobody holds a reference to a dead one's memory.
-        ray.get(self._dispatcher.submit.remote(Order(request, self._dataset)))
+        # By reference: the pictures go straight to the worker that serves them. They die with this process, whose
+        # successor submits the same request again.
+        payload = (ray.put(request),)
+        order = Order(request.request_id, self._dataset, request.frames.shape, payload)
+        self._orders[request.request_id] = order
+        # A question that is still open does not ask for this one; its answers, if any, are given to the new one too.
+        self._question = self._ask(order)
 
     def answers(self, *, wait: bool) -> list[Receipt | Failure]:
         """New answers; with ``wait`` at least one, unless the generation is being stopped."""
@@ -48,8 +54,7 @@ class RayRefinery:
 
         while self._outstanding and not self._stopping():
             if self._question is None:
-                ids = list(self._outstanding)
-                self._question = self._dispatcher.answers.remote(self._dataset.avatar, ids, _PATIENCE)
+                self._question = self._ask()
             ready, _ = ray.wait([self._question], timeout=_TICK if wait else 0)
             if ready:
                 answers = self._hear()
@@ -74,12 +79,17 @@ class RayRefinery:
         frames, unlocked = ray.get(self._store.fetch.remote(self._dataset, key, version))
         return frames, unlocked
 
+    def _ask(self, *orders: Order) -> Any:
+        return self._dispatcher.ask.remote(self._dataset.avatar, orders, tuple(self._outstanding), _PATIENCE)
+
     def _hear(self) -> list[Receipt | Failure]:
         import ray
 
         question, self._question = self._question, None
         answers, lost = ray.get(question)
-        for request_id in lost:  # the dispatcher was restarted, or never heard of it
+        for request_id in lost:  # the dispatcher was restarted, or the worker could not get at the pictures
             if request_id in self._outstanding:
                 self.submit(self._outstanding[request_id])
+        for answer in answers:
+            self._orders.pop(answer.request_id, None)
         return [answer for answer in answers if self._outstanding.pop(answer.request_id, None) is not None]

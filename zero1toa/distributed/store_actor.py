@@ -1,4 +1,4 @@
-"""The single writer of the datasets. Ray runs this class as an actor that restarts and retries for ever.
+"""The single writer of a group of datasets. Ray runs this class as an actor that restarts and retries for ever.
 
 Its memory is an index that the files rebuild; every call names its dataset, so a restarted actor goes on as if nothing
 had happened. Repeated calls are harmless, because commits are idempotent by request id.
@@ -31,10 +31,9 @@ class StoreActor:
         """Learn the iteration and epoch that an avatar's training has reached, to judge the age of commits."""
         self._progress[dataset.avatar] = (step, epoch)
 
-    def find(self, dataset: DatasetRef, request: RefineRequest) -> Receipt | None:
+    def find(self, dataset: DatasetRef, request_id: str) -> Receipt | None:
         """The receipt of a request that was committed before, or None if it has to be refined."""
-        store = self._store(dataset)
-        return store.commit(request, request.frames, {}) if store.find(request.request_id) else None
+        return self._store(dataset).find(request_id)
 
     def commit(
         self, dataset: DatasetRef, request: RefineRequest, frames: NDArray[np.uint8], seconds: Mapping[str, float]

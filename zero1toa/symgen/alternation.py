@@ -17,7 +17,7 @@ from zero1toa.symgen.folder import PREVIEW, STATE, RunFolder
 from zero1toa.symgen.progress import EventKind, ProgressEvent
 from zero1toa.symgen.reconstruct import Reconstruction
 from zero1toa.symgen.refinery import Failure, Refinery
-from zero1toa.symgen.staleness import StalenessPolicy
+from zero1toa.symgen.staleness import Pace
 from zero1toa.types import Receipt
 
 MAX_FAILURES = 3
@@ -30,7 +30,7 @@ Emit = Callable[[ProgressEvent], None]
 def alternate(
     trainer: Reconstruction,
     refinery: Refinery,
-    policy: StalenessPolicy,
+    policy: Pace,
     folder: RunFolder,
     emit: Emit,
     stopping: Callable[[], bool] = lambda: False,
@@ -126,8 +126,10 @@ class _Session:
             note = self.trainer.give_up(answer.request_id, answer.reason)
             self.say("notice", message=note)
             return
+        asked = self.trainer.outstanding.get(answer.request_id)
+        age = self.trainer.step_count - asked.render_step if asked is not None else None
         self.trainer.accept(answer)
-        self.say("answered", message=f"{answer.key} {answer.status}", timings=answer.seconds)
+        self.say("answered", message=f"{answer.key} {answer.status}", timings=answer.seconds, age=age)
 
     def iterate(self, refinery: Refinery) -> None:
         trainer, config = self.trainer, self.trainer.config.loop

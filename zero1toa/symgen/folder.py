@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from zero1toa.config import Config, to_dict
 from zero1toa.errors import OutputError
 from zero1toa.head.protocol import PARAMETERS
 from zero1toa.storage import Storage
+from zero1toa.symgen.identity import describe_changes, shaping_values
 from zero1toa.types import Portrait
-
-# Sections that say where a run goes and how fast, not what comes out: a continued run may change them.
-_FREE = ("device", "tracking", "distributed", "batch", "loop.checkpoint_every", "loop.preview_every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +71,7 @@ def open_run(output: Path | Storage, portrait: Portrait, config: Config) -> RunF
     root = output if isinstance(output, Storage) else Storage(output)
     name = "checkpoint/identity.json"
     digest = portrait_digest(portrait)
-    settings = _flatten(to_dict(config))
+    settings = shaping_values(to_dict(config))
     if not root.exists(name):
         avatar = f"{root.name}-{digest[:8]}"
         about: dict[str, Any] = {"avatar": avatar, "portrait": digest, "config": settings}
@@ -88,12 +85,9 @@ def open_run(output: Path | Storage, portrait: Portrait, config: Config) -> RunF
         raise OutputError(f"{path} cannot be read ({error}); choose another output folder, or remove it") from error
     if before != digest:
         raise OutputError(f"{root} belongs to another portrait; choose another output folder, or remove it")
-    changed = [key for key in sorted({**kept, **settings}) if kept.get(key) != settings.get(key)]
-    if changed:
-        shown = ", ".join(f"{key} was {kept.get(key)} and is {settings.get(key)}" for key in changed[:3])
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    if changes := describe_changes(kept, settings):
         raise OutputError(
-            f"{root} was begun with another configuration ({shown}{more}); use the same values to continue, or "
+            f"{root} was begun with another configuration ({changes}); use the same values to continue, or "
             "choose another output folder"
         )
     return RunFolder(root, avatar)
@@ -111,16 +105,3 @@ def portrait_digest(portrait: Portrait) -> str:
     for array in arrays:
         digest.update(str((array.shape, str(array.dtype))).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if any(key == free or key.startswith(f"{free}.") for free in _FREE):
-            continue
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{key}."))
-        else:
-            flat[key] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -20,6 +20,10 @@ PATIENCE = 60.0
 _TICK = 0.1
 
 
+class FolderBusyError(OutputError):
+    """Another process holds the lock."""
+
+
 def lock_folder(folder: Storage, name: str, patience: float = PATIENCE) -> AbstractContextManager[object]:
     """Lock a folder where the kernel can: in this machine's file system.
 
@@ -50,7 +54,8 @@ class FolderLock:
         """Take the lock.
 
         Raises:
-            OutputError: if another process keeps it, or the folder cannot be written.
+            FolderBusyError: if another process keeps it.
+            OutputError: if the folder cannot be written.
         """
         end = time.monotonic() + self._patience
         try:
@@ -58,7 +63,7 @@ class FolderLock:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             while not self._try():
                 if time.monotonic() > end:
-                    raise OutputError(f"another process is working in {self._path.parent}; wait until it has ended")
+                    raise FolderBusyError(f"another process is working in {self._path.parent}; wait until it has ended")
                 time.sleep(_TICK)
         except OSError as error:
             self.release()

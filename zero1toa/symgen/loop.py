@@ -23,7 +23,7 @@ from zero1toa.symgen.progress import Progress, ProgressEvent, silent
 from zero1toa.symgen.reconstruct import Fetch, Reconstruction
 from zero1toa.symgen.refinery import Refiner, Refinery, SerialRefinery
 from zero1toa.symgen.result import GenerationResult
-from zero1toa.symgen.staleness import StalenessPolicy
+from zero1toa.symgen.staleness import Pace, StalenessPolicy
 from zero1toa.symgen.store import LOCK, Reference, SymGENStore
 from zero1toa.types import Portrait
 
@@ -82,7 +82,7 @@ def run(
     folder: RunFolder,
     fetch: Fetch,
     refinery: Refinery,
-    policy: StalenessPolicy,
+    policy: Pace,
     emit: Emit,
     *,
     head: HeadModel | None = None,
@@ -119,7 +119,7 @@ def _run(
     folder: RunFolder,
     fetch: Fetch,
     refinery: Refinery,
-    policy: StalenessPolicy,
+    policy: Pace,
     emit: Emit,
     head: HeadModel | None,
     distillation: ScoreDistillation | None,

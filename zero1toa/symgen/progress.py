@@ -44,6 +44,7 @@ class ProgressEvent:
         seconds: time spent on this avatar, earlier sessions of a continued run included.
         eta: estimated seconds to the end, or None until there is something to estimate from.
         timings: seconds by phase: of this request (``answered``) or of the whole run (``finished``).
+        age: iterations between the render of an answered request and its answer, or None.
         preview: path or URL of a picture, or None.
         message: one line of text, or the empty string.
     """
@@ -63,6 +64,7 @@ class ProgressEvent:
     seconds: float = 0.0
     eta: float | None = None
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    age: int | None = None
     preview: str | None = None
     message: str = ""
 

@@ -1,4 +1,4 @@
-"""Refinement of one clip: encode, invert or noise, denoise under its landmarks, decode (paper sec. 4.1)."""
+"""Refinement of clips: encode, invert or noise, denoise under its landmarks, decode (paper sec. 4.1)."""
 
 from __future__ import annotations
 
@@ -68,24 +68,32 @@ def composite(image: NDArray[np.uint8], background: Sequence[float], size: int) 
     return resized[..., :3].contiguous(), resized[..., 3:].contiguous()
 
 
-@torch.no_grad()
 def prepare_reference(reference: Reference, backbone: VideoBackbone, background: Sequence[float]) -> ReferenceState:
-    """Reference features of the portrait, computed once per avatar.
+    """Reference features of one portrait; see :func:`prepare_references`."""
+    return prepare_references([reference], backbone, background)
+
+
+@torch.no_grad()
+def prepare_references(
+    references: Sequence[Reference], backbone: VideoBackbone, background: Sequence[float]
+) -> ReferenceState:
+    """Reference features of portraits, computed once per avatar.
 
     Args:
-        reference: the portrait with its landmarks.
+        references: portraits with their landmarks, one for each clip that is refined together.
         backbone: the diffusion model.
         background: colour that all clips have, so that the reference has it too.
     """
     size = backbone.spec.size
-    picture, _ = composite(reference.image, background, size)
-    points = reference.landmarks[None, :, :2] / np.array([reference.image.shape[1], reference.image.shape[0]])
-    track = LandmarkTrack(points.astype(np.float32), np.ones(1, bool), np.zeros(1, bool))
-    control = _to_tensor(backbone.draw_control(track, size), backbone.device)
-    return backbone.prepare_reference(picture[None].to(backbone.device), control)
+    pictures, controls = [], []
+    for reference in references:
+        pictures.append(composite(reference.image, background, size)[0])
+        points = reference.landmarks[None, :, :2] / np.array([reference.image.shape[1], reference.image.shape[0]])
+        track = LandmarkTrack(points.astype(np.float32), np.ones(1, bool), np.zeros(1, bool))
+        controls.append(_to_tensor(backbone.draw_control(track, size), backbone.device))
+    return backbone.prepare_reference(torch.stack(pictures).to(backbone.device), torch.cat(controls))
 
 
-@torch.no_grad()
 def refine(
     request: RefineRequest,
     backbone: VideoBackbone,
@@ -93,7 +101,20 @@ def refine(
     config: DiffusionConfig,
     background: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> tuple[NDArray[np.uint8], dict[str, float]]:
-    """Refine one clip.
+    """Refine one clip; see :func:`refine_together`."""
+    (frames,), seconds = refine_together([request], backbone, reference, config, background)
+    return frames, seconds
+
+
+@torch.no_grad()
+def refine_together(
+    requests: Sequence[RefineRequest],
+    backbone: VideoBackbone,
+    reference: ReferenceState,
+    config: DiffusionConfig,
+    background: Sequence[float] = (1.0, 1.0, 1.0),
+) -> tuple[list[NDArray[np.uint8]], dict[str, float]]:
+    """Refine clips of one shape together, each with its own portrait.
 
     With ``config.keep_detail`` the result is the render plus the change that the denoiser made, measured between two
     decoded pictures, see :func:`transfer`: what the autoencoder loses is lost in both and cancels, and what the render
@@ -101,24 +122,28 @@ def refine(
     avatar after it. Noise to start from is drawn from the request's seed, so the result does not depend on the worker.
 
     Args:
-        request: render ``[T, H, W, 3]`` uint8 and its landmarks.
+        requests: renders ``[T, H, W, 3]`` uint8 and their landmarks, B of them.
         backbone: the diffusion model.
-        reference: :func:`prepare_reference` of the same avatar.
+        reference: :func:`prepare_references` of their avatars, in the same order.
         config: steps, guidance, strength, ``keep_detail``.
         background: sRGB colour behind the head.
 
     Returns:
-        Refined pictures, shaped as the render, and seconds by phase: ``encode``, ``denoise`` (inversion and guided
-        denoising), ``decode``.
+        Refined pictures of each, shaped as the render, and seconds by phase of all together: ``encode``, ``denoise``
+        (inversion and guided denoising), ``decode``.
     """
     size, device = backbone.spec.size, backbone.device
-    render = _to_tensor(request.frames, device)[None]
+    render = torch.stack([_to_tensor(request.frames, device) for request in requests])
     side = render.shape[2]
     seconds: dict[str, float] = {}
     with _timed("encode", seconds, device):
         latents = backbone.encode(resize(render, size).clamp(0, 1))
-        maps = _to_tensor(backbone.draw_control(request.landmarks, size), device)[None]
-        noise = seeded_noise(latents, request.seed) if starts_from_noise(config, backbone) else None
+        maps = torch.stack([_to_tensor(backbone.draw_control(one.landmarks, size), device) for one in requests])
+        noise = None
+        if starts_from_noise(config, backbone):
+            # Each clip's own, so that it does not matter which clips it is refined with.
+            own = [seeded_noise(part, one.seed) for part, one in zip(latents.split(1), requests, strict=True)]
+            noise = torch.cat(own)
         shown = noise is not None and backbone.spec.uses_source
         control = backbone.prepare_control(maps, latents if shown else None)
     with _timed("denoise", seconds, device):
@@ -141,8 +166,8 @@ def refine(
             pictures = transfer(render, backbone.decode(latents.float()).float(), pictures, background)
         else:
             pictures = resize(pictures, side)
-        frames = (pictures[0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return frames, seconds
+        frames = (pictures.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return list(frames), seconds
 
 
 def starts_from_noise(config: DiffusionConfig, backbone: VideoBackbone) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from zero1toa.diffusion.memory import explained
 from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
 from zero1toa.errors import ZeroOneError
 from zero1toa.symgen.admission import admit
-from zero1toa.symgen.refine import load_refiner, prepare_reference, refine
+from zero1toa.symgen.refine import load_refiner, prepare_references, refine_together
 from zero1toa.symgen.staleness import StalenessPolicy
 from zero1toa.symgen.store import Reference, SymGENStore
 from zero1toa.types import Receipt, RefineRequest, SampleKey
@@ -25,7 +25,7 @@ from zero1toa.types import Receipt, RefineRequest, SampleKey
 MAX_ATTEMPTS = 3
 """Times a clip is tried before it is given up."""
 
-_REFERENCES = 8  # avatars whose reference features a refiner keeps
+_REFERENCES = 8  # avatars (or groups refined together) whose reference features a refiner keeps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,42 +83,50 @@ class Refiner:
         self._config = config
         self._device = device
         self.backbone = load_refiner(config, device) if config.diffusion.enabled else None
-        self._states: OrderedDict[str, ReferenceState] = OrderedDict()
+        self._states: OrderedDict[tuple[str, ...], ReferenceState] = OrderedDict()
 
     def __call__(
-        self, request: RefineRequest, reference: Callable[[], Reference]
+        self, request: RefineRequest, reference: Callable[[str], Reference]
     ) -> tuple[NDArray[np.uint8], dict[str, float]]:
-        """Refine a clip.
+        """Refine a clip; see :meth:`together`."""
+        (frames,), seconds = self.together([request], reference)
+        return frames, seconds
+
+    def together(
+        self, requests: Sequence[RefineRequest], reference: Callable[[str], Reference]
+    ) -> tuple[list[NDArray[np.uint8]], dict[str, float]]:
+        """Refine clips of one shape in one go.
 
         Args:
-            request: render and landmarks.
-            reference: gives the avatar's portrait; called once per avatar.
+            requests: renders and landmarks.
+            reference: gives the portrait of an avatar; called when its features are not known.
 
         Returns:
-            Refined pictures, shaped as the render, and seconds by phase.
+            Refined pictures of each, shaped as the renders, and each clip's share of the seconds by phase.
 
         Raises:
             DeviceMemoryError: if the GPU's memory runs out.
         """
         if self.backbone is None:
-            return request.frames, {}
+            return [request.frames for request in requests], {}
         with explained(self._config, self._device, "to refine a clip"):
-            return self._refine(self.backbone, request, reference)
+            return self._refine(self.backbone, requests, reference)
 
     def _refine(
-        self, backbone: VideoBackbone, request: RefineRequest, reference: Callable[[], Reference]
-    ) -> tuple[NDArray[np.uint8], dict[str, float]]:
+        self, backbone: VideoBackbone, requests: Sequence[RefineRequest], reference: Callable[[str], Reference]
+    ) -> tuple[list[NDArray[np.uint8]], dict[str, float]]:
         background = self._config.render.background
         start = time.perf_counter()
-        if request.avatar not in self._states:
-            self._states[request.avatar] = prepare_reference(reference(), backbone, background)
+        avatars = tuple(request.avatar for request in requests)
+        if avatars not in self._states:
+            self._states[avatars] = prepare_references([reference(one) for one in avatars], backbone, background)
             if len(self._states) > _REFERENCES:
                 self._states.popitem(last=False)
-        self._states.move_to_end(request.avatar)
+        self._states.move_to_end(avatars)
         prepared = time.perf_counter() - start
-        state = self._states[request.avatar]
-        frames, seconds = refine(request, backbone, state, self._config.diffusion, background)
-        return frames, {**seconds, "encode": seconds["encode"] + prepared}
+        frames, seconds = refine_together(requests, backbone, self._states[avatars], self._config.diffusion, background)
+        seconds["encode"] += prepared
+        return frames, {phase: value / len(requests) for phase, value in seconds.items()}
 
 
 class SerialRefinery:
@@ -139,13 +147,14 @@ class SerialRefinery:
 
     def submit(self, request: RefineRequest) -> None:
         """Refine and commit, unless a run that was interrupted has committed this request already."""
-        if self._store.find(request.request_id) is not None:
-            self._answers.append(self._store.commit(request, request.frames, {}))
+        done = self._store.find(request.request_id)
+        if done is not None:
+            self._answers.append(done)
             return
         reasons: list[str] = []
         for _ in range(MAX_ATTEMPTS):
             try:
-                frames, seconds = self._refiner(request, self._store.reference)
+                frames, seconds = self._refiner(request, lambda avatar: self._store.reference())
             except ZeroOneError as error:
                 if not error.retryable:
                     raise

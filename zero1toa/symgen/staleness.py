@@ -10,9 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Protocol
 
 Verdict = Literal["accept", "superseded", "expired"]
+
+
+class Pace(Protocol):
+    """When an avatar may submit and train: a :class:`StalenessPolicy`, or one that changes on the way."""
+
+    def may_submit(self, step: int, submitted: int, outstanding: int) -> bool:
+        """As :meth:`StalenessPolicy.may_submit`."""
+        ...
+
+    def may_train(self, step: int, submitted: int, outstanding_steps: Iterable[int]) -> bool:
+        """As :meth:`StalenessPolicy.may_train`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,9 +122,9 @@ class SymGENStore:
                 f"{request.key}: refined pictures must be uint8 {list(request.frames.shape)}, "
                 f"got {frames.dtype} {list(frames.shape)}"
             )
-        done = self._by_request.get(request.request_id)
+        done = self.find(request.request_id)
         if done is not None:
-            return Receipt(done.request_id, done.key, done.version, done.sequence, "duplicate", dict(done.seconds))
+            return done
         current = self.version(request.key)
         if current != request.base_version:
             return Receipt(request.request_id, request.key, current, self.sequence, "superseded", dict(seconds))
@@ -145,9 +145,12 @@ class SymGENStore:
         self._index(record)
         return Receipt(record.request_id, record.key, record.version, record.sequence, "committed", record.seconds)
 
-    def find(self, request_id: str) -> Record | None:
-        """The commit of a request, or None if it was not committed: then there is work to do."""
-        return self._by_request.get(request_id)
+    def find(self, request_id: str) -> Receipt | None:
+        """What a repeated commit of a request would answer, or None if it was not committed: then there is work."""
+        done = self._by_request.get(request_id)
+        if done is None:
+            return None
+        return Receipt(done.request_id, done.key, done.version, done.sequence, "duplicate", dict(done.seconds))
 
     def version(self, key: SampleKey) -> int:
         """Newest version of a clip; 0 before its first refinement."""

@@ -31,7 +31,12 @@ class Series:
 
 
 def line_chart(
-    series: Sequence[Series], *, title: str, smooth: int = 1, marks: Mapping[str, float] | None = None
+    series: Sequence[Series],
+    *,
+    title: str,
+    smooth: int = 1,
+    marks: Mapping[str, float] | None = None,
+    top: float | None = None,
 ) -> str:
     """Draw series over a common axis.
 
@@ -41,6 +46,7 @@ def line_chart(
         smooth: width in points of the moving average that is drawn boldly over the faint raw line; 1 draws the raw
             line only.
         marks: caption to x position of vertical lines.
+        top: upper end of the vertical axis, for values that have a natural one; None takes it from the values.
 
     Returns:
         An ``<svg>`` element whose colours come from the page's style sheet.
@@ -53,9 +59,10 @@ def line_chart(
     if not len(xs):
         xs = ys = np.zeros(1)
     x_ticks = _ticks(float(xs.min()), float(xs.max()))
-    y_ticks = _ticks(min(0.0, float(ys.min())), float(ys.max()) * 1.05)
+    highest = float(ys.max()) * 1.05 if top is None else top
+    y_ticks = _ticks(min(0.0, float(ys.min())), highest)
     x_range = (float(xs.min()), float(xs.max()))
-    y_range = (y_ticks[0], max(y_ticks[-1], float(ys.max()) * 1.05))
+    y_range = (y_ticks[0], max(y_ticks[-1], highest))
     parts = [
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">',
         '<g class="grid">',

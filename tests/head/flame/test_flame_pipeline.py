@@ -11,12 +11,13 @@ import torch
 from typer.testing import CliRunner
 
 from zero1toa.cli import app
-from zero1toa.commands.photo import load_kept_portrait
 from zero1toa.errors import HeadModelError
 from zero1toa.head.arkit import coefficients
 from zero1toa.head.canonical import CanonicalHead
 from zero1toa.head.flame.model import FlameHead
 from zero1toa.portrait.fitting import fit_head, portrait_intrinsics
+from zero1toa.portrait.keeping import kept_portrait
+from zero1toa.storage import Storage
 
 SMALL = (
     "loop.iterations=6", "loop.update_interval=2", "loop.checkpoint_every=3", "loop.preview_every=3",
@@ -58,7 +59,7 @@ def test_generate_runs_on_flame(flame_home: Path, tmp_path: Path, monkeypatch: p
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["figures"]["fit_residual"] < 0.01
     assert metrics["figures"]["outline_iou"] > 0.9
-    portrait = load_kept_portrait(output / "portrait" / "portrait.npz")
+    portrait = kept_portrait(Storage(output))
     assert portrait is not None
     assert portrait.params.model == "flame-2020"
     with pytest.raises(HeadModelError, match="cannot be mixed"):

@@ -1,0 +1,21 @@
+import json
+
+from zero1toa.config import load, to_dict
+from zero1toa.symgen.identity import describe_changes, shaping_values
+
+
+def test_values_survive_json_and_leave_out_what_shapes_nothing():
+    values = shaping_values(to_dict(load(["diffusion.options.betas=scaled_linear"])))
+    assert json.loads(json.dumps(values)) == values
+    assert values["diffusion.options.betas"] == "scaled_linear"
+    assert values["loop.iterations"] == load().loop.iterations
+    assert not {"device", "loop.preview_every"} & set(values)
+    assert not {key.split(".")[0] for key in values} & {"tracking", "distributed", "batch"}
+
+
+def test_changes_are_named_in_order_and_counted():
+    before = {"a": 1, "b": [1, 2], "c": "x", "d": None, "e": 2.0}
+    assert describe_changes(before, dict(reversed(before.items()))) == ""
+    assert describe_changes(before, {**before, "b": [1, 3]}) == "b was [1, 2] and is [1, 3]"
+    changed = {"a": 2, "b": [], "c": "y", "d": 1, "e": 2.0, "f": 3}
+    assert describe_changes(before, changed) == "a was 1 and is 2, b was [1, 2] and is [], c was x and is y and 2 more"

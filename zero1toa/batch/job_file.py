@@ -1,0 +1,122 @@
+"""``job.json``: whose output a folder is, how the avatars in it are made, and which attempt at it this is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+from zero1toa.batch.ledger import FOLDER
+from zero1toa.batch.status import PAGE, STATUS, THUMBNAILS
+from zero1toa.batch.tables import CSV, JSONL
+from zero1toa.config import Config, to_dict
+from zero1toa.errors import OutputError, StorageError
+from zero1toa.storage import Storage
+from zero1toa.symgen.identity import describe_changes, shaping_values
+
+FORMAT = 1
+
+AVATARS = "avatars"
+"""Folder of the output with a folder for each portrait."""
+
+_FILE = "job.json"
+# What a batch writes, in the order in which it is forgotten: without the ledger nothing else counts as made.
+_OWNED = (FOLDER, AVATARS, THUMBNAILS, CSV, JSONL, STATUS, PAGE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One attempt at a batch.
+
+    Attributes:
+        name: of the batch, kept from its first job.
+        attempt: number of jobs with this output, this one included.
+    """
+
+    name: str
+    attempt: int
+
+    @property
+    def id(self) -> str:
+        """``<name>-<attempt>``, which no other job with this output has."""
+        return f"{self.name}-{self.attempt}"
+
+
+def open_job(storage: Storage, name: str, config: Config, *, restart: bool = False) -> Job:
+    """Begin or continue a batch in its output; the caller holds the output's lock.
+
+    Args:
+        storage: the output.
+        name: of the batch; only the first job's counts. What is not a letter, digit, ``.``, ``_`` or ``-`` becomes a
+            hyphen, since ids of runs and of Ray's jobs are made of it.
+        config: the batch's configuration; an output that was begun with other values is refused, except for values that
+            do not shape avatars (device, tracking, distribution, the batch's own, how often to save).
+        restart: forget what earlier jobs made, and begin anew with this configuration.
+
+    Raises:
+        OutputError: if the output belongs to another configuration or is of a newer version, or its file is damaged.
+        StorageError: if it cannot be reached or written.
+    """
+    now = shaping_values(to_dict(config))
+    before: dict[str, Any] = {}
+    try:
+        before = _read(storage)
+    except StorageError:
+        raise
+    except OutputError:
+        if not restart:
+            raise
+    if restart:
+        forget(storage)
+    elif before and (changes := describe_changes(before["config"], now)):
+        raise OutputError(
+            f"{storage} was begun with another configuration ({changes}); use the same values to continue, choose "
+            "another output, or --restart to make every avatar anew"
+        )
+    called = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "batch"
+    job = Job(before.get("name", called), before.get("attempt", 0) + 1)
+    about = {"format": FORMAT, "name": job.name, "attempt": job.attempt, "config": now}
+    storage.write(_FILE, json.dumps(about, indent=1))
+    return job
+
+
+def forget(storage: Storage) -> None:
+    """Delete the ledger, the avatars and what was made of them; other files in the output stay.
+
+    ``job.json`` stays as well: after a crash half-way, the output is still known to belong to the old configuration,
+    and ids of jobs are not given twice.
+
+    Raises:
+        StorageError: if something cannot be deleted.
+    """
+    for name in _OWNED:
+        storage.delete(name)
+
+
+def _read(storage: Storage) -> dict[str, Any]:
+    """The earlier jobs' file, or nothing for a new output."""
+    where = storage.locate(_FILE)
+    try:
+        about = json.loads(storage.read(_FILE))
+        version, _ = about["format"], dict(about["config"])
+        if version == FORMAT and not (isinstance(about["name"], str) and isinstance(about["attempt"], int)):
+            raise TypeError("no name or attempt")
+    except FileNotFoundError as error:
+        if storage.exists(FOLDER):
+            raise OutputError(
+                f"{storage} holds a ledger but no {_FILE}, so it cannot be continued; choose another output, or "
+                "--restart to replace it"
+            ) from error
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{where} is damaged ({error}); choose another output, or --restart to make every avatar anew"
+        ) from error
+    if version != FORMAT:
+        raise OutputError(
+            f"{where} is in format {version} and this version of zero1toa knows format {FORMAT}; update zero1toa, or "
+            "choose another output"
+        )
+    found: dict[str, Any] = about
+    return found

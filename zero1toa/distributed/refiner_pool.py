@@ -1,0 +1,102 @@
+"""The refiners of a cluster: started, watched, and replaced when they die."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from zero1toa.config import Config
+from zero1toa.distributed.failures import MAX_DEATHS, cause, deaths, first_line
+from zero1toa.distributed.placement import Placement
+from zero1toa.distributed.refinement import RefinementActor
+from zero1toa.errors import BackboneError
+
+_GOODBYE_SECONDS = 2.0  # for refiners to hear that there is no more work
+
+
+class RefinerPool:
+    """Refinement actors that pull from one dispatcher.
+
+    Args:
+        count: number of refiners.
+        config: the run's configuration.
+        placement: options of the actors.
+        dispatcher: handle of the dispatcher actor.
+        stores: handles of the store actors.
+        threads: CPU threads of each.
+    """
+
+    def __init__(
+        self, count: int, config: Config, placement: Placement, dispatcher: Any, stores: Sequence[Any], threads: int
+    ) -> None:
+        self.count = count
+        self._config = config
+        self._placement = placement
+        self._dispatcher = dispatcher
+        self._stores = stores
+        self._threads = threads
+        self._names = itertools.count()
+        self._deaths = 0
+        self._running: dict[Any, tuple[str, Any]] = {}  # by the reference of their run: name and handle
+
+    @property
+    def references(self) -> list[Any]:
+        """References that end when a refiner ends."""
+        return list(self._running)
+
+    def start(self) -> None:
+        """Start all that are missing."""
+        import ray
+
+        actor = ray.remote(RefinementActor).options(**self._placement.refinement, max_restarts=0)
+        while len(self._running) < self.count:
+            name = f"refiner-{next(self._names)}"
+            handle: Any = actor.remote(name, self._config, self._dispatcher, self._stores, self._threads)
+            self._running[handle.run.remote()] = (name, handle)
+
+    def alive(self) -> None:
+        """Learn that a clip was refined: what has died before was not the fault of all."""
+        self._deaths = 0
+
+    def ended(self, reference: Any) -> str:
+        """Replace a refiner that has died, and give back its work.
+
+        Args:
+            reference: one of :attr:`references`, which is ready.
+
+        Returns:
+            One line about it.
+
+        Raises:
+            BackboneError: if refiners die again and again with no clip refined in between.
+            ZeroOneError: what ended the refiner, if it was not its death: no other one could do better.
+        """
+        import ray
+
+        name, _ = self._running.pop(reference)
+        try:
+            ray.get(reference)
+        except deaths() as error:
+            self._deaths += 1
+            if self._deaths >= MAX_DEATHS * self.count:
+                raise BackboneError(
+                    f"the refinement processes died {self._deaths} times in a row ({first_line(error)}); they "
+                    "may be out of memory: lower curriculum.frames or distributed.refiners"
+                ) from error
+        except Exception as error:
+            # No refiner can do better than this one: weights are missing, the disk is full, or the code is at fault.
+            raise cause(error) from error
+        ray.get(self._dispatcher.release.remote(name, f"{name} died"))
+        self.start()
+        return f"{name} died; its clip is given to another one"
+
+    def dismiss(self) -> None:
+        """End all, giving those that wait for work the time to hear that there is no more."""
+        import ray
+
+        if self._running:
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=_GOODBYE_SECONDS)
+        for _, handle in self._running.values():
+            ray.kill(handle)
+        self._running.clear()
