@@ -1,12 +1,12 @@
 # syntax=docker/dockerfile:1
-# The image that every node of a cluster runs, and the one for a single machine with a GPU. x86-64 only: MediaPipe 0.10.21
-# has no other wheels for Linux. Build it from the repository's root:
+# The image that every node of a cluster runs, and the one for a single machine with a GPU. x86-64 only: MediaPipe
+# 0.10.21 has no other wheels for Linux. Build it from the repository's root; fewer kinds of GPU are built faster:
 #   docker build --tag zero1toa:0.1.0 .
-#   docker build --tag zero1toa:0.1.0 --build-arg TORCH_CUDA_ARCH_LIST="8.9 9.0" .     (fewer kinds of GPU, built faster)
+#   docker build --tag zero1toa:0.1.0 --build-arg TORCH_CUDA_ARCH_LIST="8.9 9.0" .
 
-# CUDA 13, as torch of uv.lock: an extension cannot be compiled with another major version. The compiler stays in the image
-# (devel, not runtime) because gsplat looks for nvcc before it loads even what is compiled already, and because Triton
-# and torch.compile call a C compiler while they run.
+# CUDA 13, as torch of uv.lock: an extension cannot be compiled with another major version. The compiler stays in the
+# image (devel, not runtime) because gsplat looks for nvcc before it loads even what is compiled already, and because
+# Triton and torch.compile call a C compiler while they run.
 ARG CUDA=13.2.1
 FROM nvidia/cuda:${CUDA}-devel-ubuntu24.04
 
@@ -14,6 +14,7 @@ FROM nvidia/cuda:${CUDA}-devel-ubuntu24.04
 ARG PYTHON=3.12
 ARG UV=0.13.9
 ARG DEBIAN_FRONTEND=noninteractive
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 # rsync and wget are called by `ray up` and by KubeRay's probes; libgl1 and libglib2.0 are loaded by MediaPipe's OpenCV.
 RUN apt-get update \
@@ -25,13 +26,17 @@ RUN apt-get update \
 # uv in an environment of its own, apart from the one that it makes.
 RUN python${PYTHON} -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==${UV}
 
-# Not root. Ray's cluster launcher and Kubernetes volumes expect uid 1000, which Ubuntu's image has given to a user of its own.
+# Not root. Machines' first users and the volumes in configs/cluster/ have uid 1000, which Ubuntu's image has given to a
+# user of its own.
 RUN userdel --remove ubuntu && useradd --create-home --uid 1000 --shell /bin/bash ray
 
 ENV UV_PROJECT_ENVIRONMENT=/opt/zero1toa/.venv \
     UV_PYTHON_DOWNLOADS=never \
     UV_LINK_MODE=copy \
-    UV_COMPILE_BYTECODE=1
+    UV_COMPILE_BYTECODE=1 \
+    PATH=/opt/zero1toa/.venv/bin:${PATH}
+# KubeRay and `ray up` start Ray in login shells, which begin with a PATH of their own.
+RUN echo 'export PATH=/opt/zero1toa/.venv/bin:$PATH' > /etc/profile.d/zero1toa.sh
 WORKDIR /opt/zero1toa
 
 # Dependencies first: they change seldom, and so this layer of several gigabytes is seldom made again.
@@ -39,13 +44,15 @@ COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
     /opt/uv/bin/uv sync --frozen --no-dev --no-install-project --python python${PYTHON}
 
-# What only a cluster needs: buckets as input, output and source of weights, and AWS for the autoscaler on the head.
-# At the versions that go with uv.lock; leave out what you do not use, add gcsfs or adlfs for other clouds.
+# What only a cluster needs: buckets as input, output and source of weights, and AWS for the autoscaler on the head. The
+# packages that matter stay as uv.lock has them; fsspec among them chooses the version of s3fs. Leave out what you do
+# not use, add gcsfs or adlfs for other clouds.
 ARG EXTRAS="s3fs boto3"
 RUN --mount=type=cache,target=/root/.cache/uv \
-    /opt/uv/bin/uv export --frozen --no-dev --no-emit-project --no-hashes --output-file /tmp/locked.txt > /dev/null \
- && /opt/uv/bin/uv pip install --python /opt/zero1toa/.venv --constraint /tmp/locked.txt ${EXTRAS} \
- && rm /tmp/locked.txt
+    /opt/uv/bin/uv export --frozen --no-dev --no-emit-project --no-hashes \
+      | grep --extended-regexp '^(fsspec|numpy|ray|torch|torchvision)==' > /tmp/kept.txt \
+ && /opt/uv/bin/uv pip install --python /opt/zero1toa/.venv --constraint /tmp/kept.txt ${EXTRAS} \
+ && rm /tmp/kept.txt
 
 # gsplat compiles itself when it is first imported; here, so that no worker does. The list stays in the environment:
 # gsplat compares the compiler's options each time it is loaded, and would compile anew for others. There is no GPU to
@@ -56,7 +63,7 @@ ENV TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST} \
 RUN mkdir --mode=755 ${TORCH_EXTENSIONS_DIR} && chown ray:ray ${TORCH_EXTENSIONS_DIR} \
  && mkdir --mode=755 /var/lib/zero1toa && chown ray:ray /var/lib/zero1toa
 USER ray
-RUN /opt/zero1toa/.venv/bin/python -c "from gsplat.cuda import _backend; assert _backend._C is not None"
+RUN python -c "from gsplat.cuda import _backend; assert _backend._C is not None"
 USER root
 
 # The package itself. `ray job submit --working-dir .` puts the submitter's code before it; without, this copy runs.
@@ -64,16 +71,15 @@ COPY LICENSE README.md ./
 COPY zero1toa zero1toa
 COPY ray_jobs ray_jobs
 COPY configs configs
+# Without its dependencies, which are there and stay as they are.
 RUN --mount=type=cache,target=/root/.cache/uv \
-    /opt/uv/bin/uv sync --frozen --no-dev --no-editable --inexact --python python${PYTHON}
+    /opt/uv/bin/uv pip install --python /opt/zero1toa/.venv --no-deps . \
+ && cd / && python -c "import ray_jobs.generate, zero1toa"
 
-# KubeRay and `ray up` start Ray in login shells, which begin with a PATH of their own.
-RUN echo 'export PATH=/opt/zero1toa/.venv/bin:$PATH' > /etc/profile.d/zero1toa.sh
-ENV PATH=/opt/zero1toa/.venv/bin:${PATH} \
-    # Weights, and what is compiled on the node, in a folder for each kind of GPU; mount a disk here to keep both.
-    # TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR stay unset: actors choose them by GPU and version.
-    ZERO1TOA_HOME=/var/lib/zero1toa \
-    # Ray would start every worker through `uv run` again, with an environment of its own.
+# ZERO1TOA_HOME holds weights, and what is compiled on the node in a folder for each kind of GPU: mount a disk there to
+# keep both. TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR stay unset: actors choose them by GPU and version.
+# With uv's hook Ray would start every worker through `uv run` again, with an environment of its own.
+ENV ZERO1TOA_HOME=/var/lib/zero1toa \
     RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 \
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 \
     RAY_USAGE_STATS_ENABLED=0 \
