@@ -112,6 +112,13 @@ def test_ray_stays_in_distributed():
     assert not wrong
 
 
+@pytest.mark.parametrize("module", ["dispatcher", "store_actor", "rehearsal"])
+def test_services_start_without_torch(module: str):
+    script = f"import sys, zero1toa.distributed.{module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_help_loads_nothing_heavy():
     script = (
         "import sys, zero1toa.cli; from typer.testing import CliRunner; "

@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zero1toa.head.protocol import HeadParams
+if TYPE_CHECKING:  # the dispatcher and the stores know these records, and start in a second because they need no torch
+    from zero1toa.head.protocol import HeadParams
 
 Stage = Literal["portrait", "spatial", "temporal_synthetic", "temporal_real"]
 STAGES: tuple[Stage, ...] = ("portrait", "spatial", "temporal_synthetic", "temporal_real")

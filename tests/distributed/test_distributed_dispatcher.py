@@ -15,7 +15,7 @@ from zero1toa.distributed.records import DatasetRef, Order
 from zero1toa.distributed.session import sweep
 from zero1toa.errors import ConfigError
 from zero1toa.storage import Storage
-from zero1toa.symgen.refinery import Failure
+from zero1toa.symgen.failure import Failure
 from zero1toa.symgen.staleness import StalenessPolicy
 from zero1toa.types import Receipt, SampleKey
 

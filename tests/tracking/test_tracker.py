@@ -2,60 +2,22 @@
 
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_wandb import FakeWandb
+
+from zero1toa import media
 from zero1toa.config import TrackingConfig
+from zero1toa.storage import Storage
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.tracking.jsonl import read_log
 from zero1toa.tracking.tracker import Tracker
-
-
-class FakeRun:
-    """The part of a W&B run that is used; it can be told to break."""
-
-    def __init__(self, broken: bool = False):
-        self.logged: list[dict[str, Any]] = []
-        self.summary: dict[str, Any] = {}
-        self.exit_code: int | None = None
-        self.broken = broken
-
-    def define_metric(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def log(self, values: dict[str, Any]) -> None:
-        if self.broken:
-            raise RuntimeError("the service died\nwith details")
-        self.logged.append(values)
-
-    def finish(self, exit_code: int) -> None:
-        self.exit_code = exit_code
-
-
-class FakeWandb(types.ModuleType):
-    """Stands in for the library: modes listed in ``failing`` cannot start."""
-
-    def __init__(self, failing: tuple[str, ...] = (), broken: bool = False):
-        super().__init__("wandb")
-        self.failing, self.run, self.calls = failing, FakeRun(broken), []
-
-    def init(self, **kwargs: Any) -> FakeRun:
-        self.calls.append(kwargs)
-        if kwargs["mode"] in self.failing:
-            raise ConnectionError(f"no {kwargs['mode']}")
-        return self.run
-
-    def Settings(self, **kwargs: Any) -> dict[str, Any]:
-        return kwargs
-
-    def Image(self, path: str) -> str:
-        return path
-
-    def Video(self, path: str, format: str) -> str:
-        return path
 
 
 @pytest.fixture
@@ -77,7 +39,7 @@ def test_online_falls_back_to_offline(tmp_path: Path, use_wandb: Any):
         assert tracker.wandb.mode == "offline"
     assert said == ["W&B online is not available: no online"]
     assert [call["mode"] for call in fake.calls] == ["online", "offline"]
-    assert {call["id"] for call in fake.calls} == {"job-1-me"}
+    assert {call["id"] for call in fake.calls} == {tracker.run_id}
     assert fake.run.exit_code == 0
 
 
@@ -113,18 +75,67 @@ def test_failure_is_marked(tmp_path: Path, use_wandb: Any):
     assert list(read_log(tmp_path / "log.jsonl"))[-1]["error"] == "ValueError: boom"
 
 
-def test_previews_are_rate_limited(tmp_path: Path, use_wandb: Any):
+@pytest.mark.parametrize(("every", "sent"), [(5, [0, 5, 10]), (1, list(range(12))), (0, [])])
+def test_previews_are_rate_limited(tmp_path: Path, use_wandb: Any, every: int, sent: list[int]):
+    fake = use_wandb(FakeWandb())
+    media.write_png(tmp_path / "preview.png", np.zeros((4, 6, 3), np.uint8))
+    with Tracker(tmp_path, TrackingConfig(media_every=every), "me", {}) as tracker:
+        for i in range(12):
+            tracker(_event("preview", iteration=i, preview=str(tmp_path / "preview.png")))
+        tracker.results({}, tmp_path / "preview.png", tmp_path / "preview.mp4")
+    assert [step for values, step in zip(fake.run.logged, fake.run.steps, strict=True) if "preview" in values] == sent
+    assert [list(values) for values in fake.run.logged[-2:]] == [["contact_sheet"], ["preview_video"]]
+
+
+def test_previews_come_from_any_storage(tmp_path: Path, use_wandb: Any):
+    fake = use_wandb(FakeWandb())
+    media.write_png(tmp_path / "preview.png", np.zeros((4, 6, 3), np.uint8))
+    Storage("memory://previews").write("preview.png", (tmp_path / "preview.png").read_bytes())
+    with Tracker(tmp_path, TrackingConfig(media_every=1), "me", {}) as tracker:
+        tracker(_event("preview", preview="memory://previews/preview.png"))
+        tracker(_event("preview", preview="memory://previews/lost.png"))
+        tracker(_event(iteration=10))
+    assert [list(values) for values in fake.run.logged] == [["preview"], list(fake.run.logged[-1])]
+    assert fake.run.logged[0]["preview"] == (6, 4)
+    assert "iteration" in fake.run.logged[1]
+
+
+def test_a_continued_avatar_continues_its_run(tmp_path: Path, use_wandb: Any):
+    first = use_wandb(FakeWandb())
+    config = TrackingConfig(wandb="online", group="job")
+    with Tracker(tmp_path, config, "me", {}) as tracker:
+        for i in range(0, 41, 10):
+            tracker(_event(iteration=i))
+        kept = tracker.run_id
+    second = use_wandb(FakeWandb())
+    with Tracker(tmp_path, TrackingConfig(wandb="online", group="renamed"), "me", {}, run_id=kept) as tracker:
+        assert tracker.run_id == kept == "job-me"
+        for i in range(30, 71, 10):  # from the checkpoint at 30
+            tracker(_event(iteration=i))
+    assert (first.calls[0]["id"], first.calls[0]["resume"]) == ("job-me", None)
+    assert (second.calls[0]["id"], second.calls[0]["resume"]) == ("job-me", "allow")
+    assert first.run.steps + second.run.steps == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert sum(r["kind"] == "iteration" for r in read_log(tmp_path / "log.jsonl")) == 10
+
+
+def test_a_trainer_that_goes_back_repeats_no_step(tmp_path: Path, use_wandb: Any):
     fake = use_wandb(FakeWandb())
     with Tracker(tmp_path, TrackingConfig(), "me", {}) as tracker:
-        for i in range(12):
-            tracker(_event("preview", iteration=i, preview=tmp_path / f"{i}.png"))
-    assert len([values for values in fake.run.logged if "preview" in values]) == 3
+        for i in (10, 20, 30, 15, 20, 25, 30, 35):
+            tracker(_event(iteration=i))
+    assert fake.run.steps == [10, 20, 30, 30, 35]
 
 
 def test_a_real_offline_run_is_written(tmp_path: Path):
+    media.write_png(tmp_path / "preview.png", np.zeros((4, 6, 3), np.uint8))
     with Tracker(tmp_path, TrackingConfig(), "me", {"seed": 3}) as tracker:
-        assert tracker.wandb.mode == "offline"
         tracker(_event(losses={"total": 0.5}))
-    assert list((tmp_path / "wandb").glob("offline-run-*-me/run-me.wandb"))
+        tracker(_event("preview", preview=str(tmp_path / "preview.png")))
+        media.write_video(tmp_path / "preview.mp4", [np.zeros((16, 16, 3), np.uint8)] * 2, 25)
+        tracker.results({"psnr": 20.0}, tmp_path / "preview.png", tmp_path / "preview.mp4")
+        assert tracker.wandb.mode == "offline"
+    (run,) = (tmp_path / "wandb").glob("offline-run-*-me")
+    assert (run / "run-me.wandb").is_file()
+    assert len(list((run / "files" / "media" / "images").iterdir())) == 2
     first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     assert (first["kind"], first["wandb"], first["config"]) == ("run", "offline", {"seed": 3})

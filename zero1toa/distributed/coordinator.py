@@ -20,16 +20,13 @@ from zero1toa.distributed.placement import Placement
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import DatasetRef, Job, Load
 from zero1toa.distributed.refiner_pool import RefinerPool
-from zero1toa.distributed.store_actor import StoreActor
+from zero1toa.distributed.store_actor import AVATARS_PER_WRITER, StoreActor
 from zero1toa.distributed.trainer_pool import TrainerPool, Training
 from zero1toa.errors import ZeroOneError
 from zero1toa.symgen.folder import open_run
 from zero1toa.symgen.loop import open_store
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.symgen.staleness import StalenessPolicy
-
-AVATARS_PER_WRITER = 50
-"""Avatars in work that share one store actor."""
 
 _TICK = 0.2  # seconds between looks at the processes
 _LOAD_SECONDS = 1.0  # between questions for the refiners' load

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from zero1toa.distributed.leases import Lease, LeaseQueue, lease_length
 from zero1toa.distributed.records import Load, Order, Turn
 from zero1toa.distributed.sleepers import Sleepers
-from zero1toa.symgen.refinery import MAX_ATTEMPTS, Failure
+from zero1toa.symgen.failure import MAX_ATTEMPTS, Failure
 from zero1toa.types import Receipt
 
 _HISTORY = 50  # services that the lease's length is taken from

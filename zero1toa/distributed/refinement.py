@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.config import Config
-from zero1toa.distributed.limits import limit_threads
 from zero1toa.distributed.records import DatasetRef, Order
 from zero1toa.errors import UserError
-from zero1toa.symgen.loop import choose_device
-from zero1toa.symgen.refinery import Refiner
 from zero1toa.symgen.store import Reference
 from zero1toa.types import RefineRequest
 
@@ -47,8 +44,8 @@ class RefinementActor:
         self._config = config
         self._dispatcher = dispatcher
         self._stores = stores
+        self._threads = threads
         self._commits: dict[str, Future[None]] = {}  # by request id, the oldest first
-        limit_threads(threads)
 
     def run(self) -> int:
         """Work until there is no more; returns the number of clips served.
@@ -56,6 +53,11 @@ class RefinementActor:
         Raises:
             UserError: if the backbone cannot be loaded, or the dataset not written: no worker could do better.
         """
+        from zero1toa.distributed.limits import limit_threads
+        from zero1toa.symgen.loop import choose_device
+        from zero1toa.symgen.refinery import Refiner
+
+        limit_threads(self._threads)
         return self.serve(Refiner(self._config, choose_device(self._config.device)).together)
 
     def serve(self, refine: Refine) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.distributed.records import DatasetRef, Order
-from zero1toa.symgen.refinery import Failure
+from zero1toa.symgen.failure import Failure
 from zero1toa.types import Receipt, RefineRequest, SampleKey
 
 _PATIENCE = 5.0  # seconds of one question to the dispatcher

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.config import Config, LoopConfig
-from zero1toa.distributed.coordinator import AVATARS_PER_WRITER
 from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.records import DatasetRef, Load
 from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.refinery import RayRefinery
-from zero1toa.distributed.store_actor import StoreActor
+from zero1toa.distributed.store_actor import AVATARS_PER_WRITER, StoreActor
 from zero1toa.storage import Storage
 from zero1toa.symgen.alternation import alternate
 from zero1toa.symgen.folder import RunFolder

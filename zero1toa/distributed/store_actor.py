@@ -18,6 +18,9 @@ from zero1toa.symgen.locks import lock_folder
 from zero1toa.symgen.store import LOCK, Reference, SymGENStore
 from zero1toa.types import Receipt, RefineRequest, SampleKey
 
+AVATARS_PER_WRITER = 50
+"""Avatars in work that share one store actor."""
+
 
 class StoreActor:
     """Dataset stores by avatar."""

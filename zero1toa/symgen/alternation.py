@@ -10,15 +10,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from zero1toa.errors import BackboneError
 from zero1toa.media import png
+from zero1toa.symgen.failure import Failure
 from zero1toa.symgen.folder import PREVIEW, STATE, RunFolder
 from zero1toa.symgen.progress import EventKind, ProgressEvent
-from zero1toa.symgen.reconstruct import Reconstruction
-from zero1toa.symgen.refinery import Failure, Refinery
 from zero1toa.symgen.staleness import Pace
 from zero1toa.types import Receipt
+
+if TYPE_CHECKING:
+    from zero1toa.symgen.reconstruct import Reconstruction
+    from zero1toa.symgen.refinery import Refinery
 
 MAX_FAILURES = 3
 """Requests in a row that may be given up; after that the refiners are broken, and not one clip."""

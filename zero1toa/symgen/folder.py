@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from zero1toa.config import Config, to_dict
 from zero1toa.errors import OutputError
-from zero1toa.head.protocol import PARAMETERS
 from zero1toa.storage import Storage
 from zero1toa.symgen.identity import describe_changes, shaping_values
 from zero1toa.types import Portrait
@@ -95,6 +94,8 @@ def open_run(output: Path | Storage, portrait: Portrait, config: Config) -> RunF
 
 def portrait_digest(portrait: Portrait) -> str:
     """Hash of what the generation takes from a portrait: picture, landmarks, camera and head."""
+    from zero1toa.head.protocol import PARAMETERS
+
     digest = hashlib.sha256()
     arrays: list[NDArray[Any]] = [portrait.image, portrait.landmarks, portrait.viewmat, portrait.K]
     digest.update((portrait.params.model or "").encode())

@@ -9,11 +9,10 @@ from typing import Any, Self
 
 from zero1toa.config import TrackingConfig
 from zero1toa.symgen.progress import ProgressEvent
-from zero1toa.tracking.jsonl import JsonlLog
+from zero1toa.tracking.jsonl import JsonlLog, read_log
 from zero1toa.tracking.wandb_run import WandbRun
 
 _WANDB_EVERY = 5  # iterations between W&B records; the JSONL log has every one
-_WANDB_PREVIEW_EVERY = 5  # previews between uploaded previews
 
 
 class Tracker:
@@ -23,6 +22,7 @@ class Tracker:
 
     Attributes:
         wandb: the W&B run.
+        run_id: id of the W&B run, to be kept in the checkpoint and given again when the avatar is continued.
         notices: every notice so far, in order.
     """
 
@@ -33,8 +33,10 @@ class Tracker:
         name: str,
         run_config: Mapping[str, Any],
         report: Callable[[str], None] = lambda line: None,
+        *,
+        run_id: str = "",
     ):
-        """Open the log and start W&B.
+        """Open the log and start W&B; both continue where the log of an earlier call stops.
 
         Args:
             folder: the run's output folder; gets ``log.jsonl`` and ``wandb/``.
@@ -42,12 +44,17 @@ class Tracker:
             name: avatar id.
             run_config: configuration, kept with the run.
             report: shows one line to the user.
+            run_id: W&B run to continue, from the checkpoint; by the empty string it has the id of group and name.
         """
+        logged = max((int(record.get("iteration", -1)) for record in read_log(folder / "log.jsonl")), default=-1)
         self._log = JsonlLog(folder / "log.jsonl")
         self.notices: list[str] = []
         self._report = report
         self._previews = 0
-        self.wandb = WandbRun(config, folder, name, run_config, self.notice)
+        self._media_every = config.media_every
+        self.wandb = WandbRun(config, folder, name, run_config, self.notice, run_id=run_id, first_step=logged + 1)
+        self.wandb.define(("train/*", "refine/*", "preview"), over="iteration")
+        self.run_id = self.wandb.run_id
         self._log.write("run", {"name": name, "wandb": self.wandb.mode, "config": dict(run_config)})
 
     def __enter__(self) -> Self:
@@ -73,15 +80,15 @@ class Tracker:
             self._log.write("iteration", {**base, "losses": losses, **counts})
             if event.iteration % _WANDB_EVERY == 0:
                 train = {f"train/{key}": value for key, value in {**losses, **counts}.items()}
-                self.wandb.log({"iteration": event.iteration, **train})
+                self.wandb.log({"iteration": event.iteration, **train}, event.iteration)
         elif event.kind == "answered":
             timings = {phase: round(value, 4) for phase, value in event.timings.items()}
             self._log.write("answered", {**base, "status": event.message, "timings": timings, **counts, **refused})
             refine = {f"refine/{key}": value for key, value in {**timings, "refined": event.refined, **refused}.items()}
-            self.wandb.log({"iteration": event.iteration, **refine})
+            self.wandb.log({"iteration": event.iteration, **refine}, event.iteration)
         elif event.kind == "preview" and event.preview is not None:
-            if self._previews % _WANDB_PREVIEW_EVERY == 0:
-                self.wandb.picture("preview", Path(event.preview))
+            if self._media_every > 0 and self._previews % self._media_every == 0:
+                self.wandb.picture("preview", event.preview, event.iteration)
             self._previews += 1
         elif event.kind == "notice":
             self.notices.append(event.message)
