@@ -289,6 +289,12 @@ class DistributedConfig:
     """GPUs of a refiner; -1 gives it a whole one where there are enough, else an even share."""
     reconstruct_gpus: float = -1.0
     """GPUs of a trainer; -1 gives it a quarter where there are enough, else an even share."""
+    wait: float = 60.0
+    """Seconds to wait until the cluster has room for all actors; where machines are started for them, it takes minutes
+    (and shares must be given: -1 looks at the GPUs that are there)."""
+    weights: str = ""
+    """Folder (path or fsspec URL) of weights, laid out as the asset folder, that each machine copies once; empty uses
+    what is installed on it."""
 
 
 @dataclass

@@ -20,6 +20,8 @@ from zero1toa.errors import StorageError
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 """Protocols whose uploads appear at once and whole, so that no rename is needed (and none would be atomic)."""
 
+_PIECE = 2**24  # bytes that are copied at a time
+
 
 class Storage:
     """A folder by path or fsspec URL (``/data/x``, ``s3://bucket/x``, ``gs://bucket/x``).
@@ -199,6 +201,36 @@ class Storage:
                 target = folder / str(path).removeprefix(root).lstrip("/")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(self._fs.cat_file(path))
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a file of this folder to a path on this machine, piece by piece, so that it need not fit into memory.
+
+        Args:
+            name: file name.
+            path: where it is written; it appears complete or not at all.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            StorageError: if it cannot be read, or this machine's disk is full.
+        """
+
+        def copy(file: BinaryIO) -> None:
+            with self._explained(name):
+                source = self._fs.open(self._path(name), "rb")
+            with source:
+                while True:
+                    with self._explained(name):
+                        piece = source.read(_PIECE)
+                    if not piece:
+                        return
+                    file.write(piece)
+
+        try:
+            _write_local(path, copy)
+        except (FileNotFoundError, StorageError):
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {_reason(error)}") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

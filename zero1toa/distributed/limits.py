@@ -1,8 +1,11 @@
-"""How many threads a process may use, so that actors on one machine do not slow each other down."""
+"""How many threads and how much GPU memory a process may use, so that actors on one machine leave each other room."""
 
 from __future__ import annotations
 
 from zero1toa.render.threads import available_cores, set_threads
+
+CONTEXT = 0.6
+"""GiB of GPU memory that a process takes before its first tensor, which torch does not count."""
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -28,3 +31,20 @@ def limit_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     set_threads(threads)
+
+
+def limit_memory(share: float) -> None:
+    """Limit torch's memory on the current GPU to a share of it, with what the process itself takes there.
+
+    Ray counts shares of a GPU, but lets every process use all of it. Beyond the limit torch raises its out-of-memory
+    error in the process that asks for too much, not in its neighbour.
+
+    Args:
+        share: the actor's ``num_gpus``; a whole GPU or none at all sets no limit.
+    """
+    import torch
+
+    if not 0 < share < 1 or not torch.cuda.is_available():
+        return
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT * 2**30 / total, share / 2))
