@@ -116,7 +116,14 @@ def run_batch(
             if portraits.more():
                 avatars = min(avatars_at_once(config, config.batch.at_once), len(portraits.doing))
                 helpers = max(1, min(config.batch.look_ahead, os.cpu_count() or 1))
-                run_on_ray(portraits, _named(config, job.name), avatars=avatars, helpers=helpers, dashboard=dashboard)
+                run_on_ray(
+                    portraits,
+                    _named(config, job.name),
+                    avatars=avatars,
+                    helpers=helpers,
+                    dashboard=dashboard,
+                    say=say,
+                )
         rows = watch.ledger.rows()
         ordered = {entry.id: rows[entry.id] for entry, _ in entries}
         write_tables(output, ordered.values())

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from zero1toa.config import Config, DistributedConfig
 from zero1toa.distributed.dispatcher import Dispatcher
+from zero1toa.distributed.drain import draining_nodes
 from zero1toa.distributed.failures import deaths
 from zero1toa.distributed.placement import Placement
 from zero1toa.distributed.reconstruction import Outcome
@@ -30,6 +31,7 @@ from zero1toa.symgen.staleness import StalenessPolicy
 
 _TICK = 0.2  # seconds between looks at the processes
 _LOAD_SECONDS = 1.0  # between questions for the refiners' load
+_DRAIN_SECONDS = 5.0  # between questions for machines that are about to go; they announce it minutes ahead
 
 
 class Work(Protocol):
@@ -93,7 +95,7 @@ class Coordinator:
         self._tail = False
         self._load: Load | None = None
         self._load_question: Any = None
-        self._load_asked = -math.inf
+        self._load_asked = self._drain_asked = -math.inf
 
         service = {**placement.service, "max_restarts": -1, "max_task_retries": -1}
         self._dispatcher: Any = ray.remote(Dispatcher).options(**service).remote(config.distributed.micro_batch)
@@ -140,6 +142,7 @@ class Coordinator:
                 notice = self._refiners.ended(reference)
                 for training in self._trainers.trainings:
                     self._notice(training, notice)
+        self._leave_draining()
         self._ask_load()
         self._work.tick(self._load)
 
@@ -210,6 +213,16 @@ class Coordinator:
                 training.last, kind="notice", message=message, losses={}, timings={}, age=None, preview=None
             )
         self._work.event(training.key, event)
+
+    def _leave_draining(self) -> None:
+        """Let the avatars on machines that are about to go save their work; they go on elsewhere."""
+        now = time.monotonic()
+        if now - self._drain_asked < _DRAIN_SECONDS:
+            return
+        self._drain_asked = now
+        nodes = set(draining_nodes())
+        if nodes:
+            self._trainers.leave(nodes)
 
     def _ask_load(self) -> None:
         import ray

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from zero1toa.distributed.limits import share_threads, thread_variables
 from zero1toa.distributed.placement import Placement, plan
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import Job, Load
+from zero1toa.distributed.room import await_room
 from zero1toa.distributed.session import ray_session
 from zero1toa.storage import Storage
 from zero1toa.symgen.distillation.distillation import refuse_distribution
@@ -81,7 +82,15 @@ def avatars_at_once(config: Config, wanted: int) -> int:
     return wanted or math.ceil(AVATARS_PER_REFINER * max(config.distributed.refiners, 1))
 
 
-def run_on_ray(work: Work, config: Config, *, avatars: int, helpers: int = 0, dashboard: bool = False) -> None:
+def run_on_ray(
+    work: Work,
+    config: Config,
+    *,
+    avatars: int,
+    helpers: int = 0,
+    dashboard: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
     """Run a piece of work on the Ray cluster that is there, or on one of this machine.
 
     Args:
@@ -90,9 +99,10 @@ def run_on_ray(work: Work, config: Config, *, avatars: int, helpers: int = 0, da
         avatars: avatars in work at a time.
         helpers: CPUs that a cluster of this machine offers for tasks besides the actors.
         dashboard: start Ray's dashboard, if this call starts Ray.
+        say: receives a line if machines have to be waited for.
 
     Raises:
-        UserError: for what concerns all avatars.
+        UserError: for what concerns all avatars, such as a cluster without room for the actors.
         BackboneError: if the refiners' processes keep dying.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
     """
@@ -108,7 +118,10 @@ def run_on_ray(work: Work, config: Config, *, avatars: int, helpers: int = 0, da
             refiners=refiners,
             avatars=avatars,
             labels=[node.get("Labels", {}) for node in ray.nodes() if node["Alive"]],
+            refine_gpus=config.distributed.refine_gpus,
+            reconstruct_gpus=config.distributed.reconstruct_gpus,
         )
+        await_room(placement, refiners, avatars, config.distributed.wait, say)
         Coordinator(work, config, placement, refiners, avatars, threads).run()
 
 

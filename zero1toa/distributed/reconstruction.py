@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zero1toa.config import Config
-from zero1toa.distributed.limits import limit_threads
+from zero1toa.distributed.limits import limit_memory, limit_threads
 from zero1toa.distributed.measuring import Measured, measure
+from zero1toa.distributed.node import prepare_node
 from zero1toa.distributed.records import DatasetRef, Job
 from zero1toa.distributed.refinery import RayRefinery
 from zero1toa.distributed.tracked import tracked
 from zero1toa.symgen.folder import RunFolder
-from zero1toa.symgen.loop import run
+from zero1toa.symgen.loop import choose_device, run
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.symgen.result import GenerationResult
 from zero1toa.symgen.staleness import StalenessPolicy
@@ -44,9 +45,10 @@ class ReconstructionActor:
         dispatcher: handle of the dispatcher actor.
         stores: handles of the store actors, by their number.
         threads: CPU threads of this process.
+        gpu: share of a GPU that it holds.
     """
 
-    def __init__(self, dispatcher: Any, stores: Sequence[Any], threads: int) -> None:
+    def __init__(self, dispatcher: Any, stores: Sequence[Any], threads: int, gpu: float = 0.0) -> None:
         self._dispatcher = dispatcher
         self._stores = stores
         self._stop = threading.Event()
@@ -57,6 +59,7 @@ class ReconstructionActor:
         self._first = 0
         self._pace = _Pace()
         limit_threads(threads)
+        limit_memory(gpu)
 
     def run(self, number: int, job: Job, folder: RunFolder, dataset: DatasetRef, config: Config) -> Outcome | None:
         """Reconstruct; None if it was stopped. Errors of the loop come out as they are.
@@ -71,6 +74,7 @@ class ReconstructionActor:
         with self._lock:
             self._number, self._tracked, self._events, self._first = number, job.tracked, [], 0
         self._stop.clear()
+        prepare_node(config, choose_device(config.device))
         self._pace.policy = dataset.policy
         refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], self._stop.is_set)
         with tracked(job.tracked, folder, config, self._keep) as (emit, run_id):

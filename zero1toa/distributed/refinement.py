@@ -37,14 +37,18 @@ class RefinementActor:
         dispatcher: handle of the dispatcher actor.
         stores: handles of the store actors, by their number.
         threads: CPU threads of this process.
+        gpu: share of a GPU that it holds.
     """
 
-    def __init__(self, worker: str, config: Config, dispatcher: Any, stores: Sequence[Any], threads: int) -> None:
+    def __init__(
+        self, worker: str, config: Config, dispatcher: Any, stores: Sequence[Any], threads: int, gpu: float = 0.0
+    ) -> None:
         self._worker = worker
         self._config = config
         self._dispatcher = dispatcher
         self._stores = stores
         self._threads = threads
+        self._gpu = gpu
         self._commits: dict[str, Future[None]] = {}  # by request id, the oldest first
 
     def run(self) -> int:
@@ -53,12 +57,16 @@ class RefinementActor:
         Raises:
             UserError: if the backbone cannot be loaded, or the dataset not written: no worker could do better.
         """
-        from zero1toa.distributed.limits import limit_threads
+        from zero1toa.distributed.limits import limit_memory, limit_threads
+        from zero1toa.distributed.node import prepare_node
         from zero1toa.symgen.loop import choose_device
         from zero1toa.symgen.refinery import Refiner
 
+        device = choose_device(self._config.device)
+        prepare_node(self._config, device)
         limit_threads(self._threads)
-        return self.serve(Refiner(self._config, choose_device(self._config.device)).together)
+        limit_memory(self._gpu)
+        return self.serve(Refiner(self._config, device).together)
 
     def serve(self, refine: Refine) -> int:
         """Work until there is no more, with any way to refine; returns the number of clips served.

@@ -52,7 +52,14 @@ class RefinerPool:
         actor = ray.remote(RefinementActor).options(**self._placement.refinement, max_restarts=0)
         while len(self._running) < self.count:
             name = f"refiner-{next(self._names)}"
-            handle: Any = actor.remote(name, self._config, self._dispatcher, self._stores, self._threads)
+            handle: Any = actor.remote(
+                name,
+                self._config,
+                self._dispatcher,
+                self._stores,
+                self._threads,
+                self._placement.refinement["num_gpus"],
+            )
             self._running[handle.run.remote()] = (name, handle)
 
     def alive(self) -> None:

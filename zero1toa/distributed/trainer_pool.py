@@ -106,7 +106,8 @@ class TrainerPool:
             actor = ray.remote(ReconstructionActor).options(
                 **self._placement.reconstruction, max_restarts=0, max_concurrency=3
             )
-            self._idle.append(actor.remote(self._dispatcher, self._stores, self._threads))
+            share = self._placement.reconstruction["num_gpus"]
+            self._idle.append(actor.remote(self._dispatcher, self._stores, self._threads, share))
         training.handle = self._idle.pop()
         training.number, training.seen, training.leaving = next(self._numbers), 0, False
         training.begun += 1
