@@ -53,7 +53,7 @@ def check(tmp_path: Path, count: int, *, disturbed: int) -> None:
 def test_a_killed_driver_is_submitted_again(tmp_path):
     with machines({"num_cpus": 5}, {}):
         with driver(tmp_path, 4) as process:
-            assert follow(process, 9, lambda: os.kill(process.pid, signal.SIGKILL)) == -signal.SIGKILL
+            assert follow(process, 15, lambda: os.kill(process.pid, signal.SIGKILL)) == -signal.SIGKILL
         with driver(tmp_path, 4) as process:
             lines = process.communicate()[0].splitlines()
     assert process.returncode == 0

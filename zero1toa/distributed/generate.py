@@ -121,7 +121,7 @@ def run_on_ray(
             refine_gpus=config.distributed.refine_gpus,
             reconstruct_gpus=config.distributed.reconstruct_gpus,
         )
-        await_room(placement, refiners, avatars, config.distributed.wait, say)
+        await_room(placement, refiners, avatars, config.distributed.wait, say, helpers=min(helpers, 1))
         Coordinator(work, config, placement, refiners, avatars, threads).run()
 
 

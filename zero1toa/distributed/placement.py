@@ -107,7 +107,7 @@ def plan(
 
 
 def shortfall(
-    placement: Placement, nodes: Sequence[Room], refiners: int, avatars: int, *, free: bool = False
+    placement: Placement, nodes: Sequence[Room], refiners: int, avatars: int, *, helpers: int = 0, free: bool = False
 ) -> str | None:
     """What is missing for all actors to run at once, or None if they fit.
 
@@ -116,17 +116,19 @@ def shortfall(
         nodes: what the nodes have.
         refiners: refinement actors.
         avatars: reconstruction actors at a time.
+        helpers: CPUs for tasks beside the actors, without which nothing would be prepared for the trainers.
         free: whether ``nodes`` holds only what is free, as the message then says.
 
     Returns:
         One line that says what is asked, what there is, and what to change.
     """
-    if _fits(placement, nodes, refiners, avatars):
+    if _fits(placement, nodes, refiners, avatars, helpers):
         return None
     refine, reconstruct = placement.refinement, placement.reconstruction
     asked = f"asked for {_asked(refiners, 'refiner', refine)} and {_asked(avatars, 'trainer', reconstruct)}"
+    asked += f" and {_many(helpers, 'CPU')} to prepare portraits" if helpers else ""
     gpus = _gpus_for([refine["num_gpus"]] * refiners + [reconstruct["num_gpus"]] * avatars)
-    cpus = refiners * refine["num_cpus"] + avatars * reconstruct["num_cpus"]
+    cpus = refiners * refine["num_cpus"] + avatars * reconstruct["num_cpus"] + helpers
     there_gpus, there_cpus = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
     there = "the cluster has" if not free else "free in the cluster are"
     if gpus > there_gpus:
@@ -199,9 +201,10 @@ def _put(bins: list[float], share: float) -> bool:
     return False
 
 
-def _fits(placement: Placement, nodes: Sequence[Room], refiners: int, avatars: int) -> bool:
+def _fits(placement: Placement, nodes: Sequence[Room], refiners: int, avatars: int, helpers: int) -> bool:
     """Whether all actors find a place: the largest first, each on the first node with room."""
     actors = [placement.refinement] * refiners + [placement.reconstruction] * avatars
+    actors += [{"num_cpus": 1, "num_gpus": 0.0}] * helpers
     cpus = [node.cpus for node in nodes]
     pieces = [[1.0] * int(node.gpus) + ([node.gpus % 1] if node.gpus % 1 else []) for node in nodes]
     for actor in sorted(actors, key=lambda actor: -actor["num_gpus"]):

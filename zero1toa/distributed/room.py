@@ -15,7 +15,13 @@ _GRACE = 3.0  # seconds for what was reserved to be free again
 
 
 def await_room(
-    placement: Placement, refiners: int, avatars: int, wait: float, notice: Callable[[str], None] = lambda message: None
+    placement: Placement,
+    refiners: int,
+    avatars: int,
+    wait: float,
+    notice: Callable[[str], None] = lambda message: None,
+    *,
+    helpers: int = 0,
 ) -> None:
     """Return as soon as all actors fit into what is free.
 
@@ -28,11 +34,12 @@ def await_room(
         avatars: reconstruction actors at a time.
         wait: seconds, ``distributed.wait``.
         notice: hears once what is waited for.
+        helpers: CPUs for tasks beside the actors.
 
     Raises:
         ConfigError: if they do not fit after ``wait`` seconds; the message says what is missing.
     """
-    lack = _lack(placement, refiners, avatars)
+    lack = _lack(placement, refiners, avatars, helpers)
     if lack is not None and wait > 0:
         notice(f"waiting up to {wait:.0f} s for machines: {lack}")
         end = time.monotonic() + wait
@@ -43,7 +50,7 @@ def await_room(
             return
         # What was reserved takes a moment to be free again; actors, unlike the demand, may also run on other nodes.
         end = time.monotonic() + _GRACE
-        while (lack := _lack(placement, refiners, avatars)) is not None and time.monotonic() < end:
+        while (lack := _lack(placement, refiners, avatars, helpers)) is not None and time.monotonic() < end:
             time.sleep(_TICK)
     if lack is not None:
         raise ConfigError(lack)
@@ -72,10 +79,10 @@ def _room(resources: dict[str, float]) -> Room:
     return Room(round(resources.get("CPU", 0.0), 4), round(resources.get("GPU", 0.0), 4))
 
 
-def _lack(placement: Placement, refiners: int, avatars: int) -> str | None:
+def _lack(placement: Placement, refiners: int, avatars: int, helpers: int) -> str | None:
     """What the cluster lacks, or else what is free of it; None if all actors fit into what is free."""
-    return shortfall(placement, total_rooms(), refiners, avatars) or shortfall(
-        placement, free_rooms(), refiners, avatars, free=True
+    return shortfall(placement, total_rooms(), refiners, avatars, helpers=helpers) or shortfall(
+        placement, free_rooms(), refiners, avatars, helpers=helpers, free=True
     )
 
 
