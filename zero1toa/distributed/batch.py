@@ -102,6 +102,7 @@ def run_batch(
             look_ahead=config.batch.look_ahead,
             retry_failed=config.batch.retry_failed,
             keep_dataset=config.batch.keep_dataset,
+            background=config.render.background,
             alive=watch.tick,
             heard=lambda key, event: watch.heard(key, event, hear),
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from zero1toa.batch.job_file import AVATARS
 from zero1toa.batch.ledger import Ledger
+from zero1toa.batch.photos import photo_name
 from zero1toa.batch.records import Doing, Entry, Finding, Row, State
 from zero1toa.batch.status import THUMBNAILS
 from zero1toa.config import Config
@@ -63,6 +64,7 @@ class Portraits:
         digest: digest of the configuration, for the ledger.
         look_ahead: portraits that are prepared before a trainer is free for them.
         retry_failed: take up portraits again that have failed or were rejected.
+        background: sRGB colour in [0, 1] behind photos that have transparency.
         keep_dataset: keep refined clips and checkpoints of finished avatars.
         alive: called several times a second; raises to end the batch.
         heard: receives every event of every avatar, and every row.
@@ -80,6 +82,7 @@ class Portraits:
         look_ahead: int,
         retry_failed: bool,
         keep_dataset: bool,
+        background: Sequence[float],
         alive: Callable[[Load | None], None],
         heard: Callable[[str, ProgressEvent | Row], None],
         cpus: float = 1.0,
@@ -90,6 +93,7 @@ class Portraits:
         self._digest = digest
         self._look_ahead = max(look_ahead, 1)
         self._keep_dataset = keep_dataset
+        self._background = tuple(background)
         self._alive = alive
         self._heard = heard
         self._cpus = cpus
@@ -220,7 +224,7 @@ class Portraits:
         task = ray.remote(inspect).options(num_cpus=self._cpus, max_retries=_RETRIES)
         while self._unseen and len(self._inspecting) < _CHUNKS and len(self._accepted) < _CHUNK * _CHUNKS:
             chunk = [self._unseen.popleft() for _ in range(min(_CHUNK, len(self._unseen)))]
-            reference = task.remote([(item.entry, item.config.portrait) for item in chunk])
+            reference = task.remote([(item.entry, item.config.portrait) for item in chunk], self._background)
             self._inspecting[reference] = chunk
 
     def _take_in_triage(self) -> None:
@@ -317,7 +321,7 @@ class Portraits:
             id=entry.id,
             state=state,
             reason=" ".join(reason.split()),
-            photo=f"{entry.photo}:{entry.member}" if entry.member else entry.photo,
+            photo=photo_name(entry),
             digest=item.finding.digest,
             config=self._digest,
             attempts=max(item.attempts, before.attempts if before is not None else 0),

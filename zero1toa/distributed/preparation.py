@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
 
-from zero1toa.batch.manifest import read_photo_bytes
+from zero1toa.batch.photos import photo_name, read_photo_bytes
 from zero1toa.batch.records import Entry, Finding
 from zero1toa.batch.triage import triage
 from zero1toa.config import Config, PortraitConfig
@@ -17,24 +15,20 @@ from zero1toa.storage import Storage
 from zero1toa.types import Portrait
 
 
-def inspect(entries: Sequence[tuple[Entry, PortraitConfig]]) -> list[Finding]:
+def inspect(entries: Sequence[tuple[Entry, PortraitConfig]], background: Sequence[float]) -> list[Finding]:
     """Look at photos, so that what cannot become a portrait is known before any work is spent on it.
 
     Args:
         entries: portraits with their configuration.
+        background: sRGB colour in [0, 1] behind a photo that has transparency.
 
     Returns:
         What was found, in the same order; what is wrong with a photo is in its finding.
+
+    Raises:
+        AssetError: if faces cannot be looked for on this machine.
     """
-    findings = []
-    for entry, config in entries:
-        try:
-            data: bytes | None = read_photo_bytes(entry)
-        except PortraitError as error:
-            findings.append(Finding(entry.id, problem=str(error)))
-            continue
-        findings.append(triage(entry, data, config))
-    return findings
+    return [triage(entry, None, config, background) for entry, config in entries]
 
 
 def prepare(entry: Entry, digest: str, config: Config, folder: Storage) -> tuple[Portrait, float]:
@@ -63,11 +57,8 @@ def prepare(entry: Entry, digest: str, config: Config, folder: Storage) -> tuple
     if portrait is None:
         data = read_photo_bytes(entry)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise PortraitError(f"{entry.photo} has changed since the batch began; run the batch again")
-        with tempfile.TemporaryDirectory(prefix="zero1toa-") as temporary:
-            # Under its own name, which is what messages call it.
-            path = Path(temporary) / PurePosixPath(entry.member or entry.photo).name
-            path.write_bytes(data)
-            portrait = load_portrait(path, config.portrait, load_head(config.head), config.render.background)
+            raise PortraitError(f"{photo_name(entry)} has changed since the batch began; run the batch again")
+        head = load_head(config.head)
+        portrait = load_portrait(data, config.portrait, head, config.render.background, photo_name(entry))
         keep_portrait(folder, portrait, digest)
     return portrait, time.perf_counter() - start
