@@ -12,6 +12,7 @@ failed, 130 stopped; the same job again continues.
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from zero1toa.errors import ConfigError, UserError, nearest
 
 _OWN = ("input", "output", "name", "restart")
+_IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job
 _USAGE = "write [--config FILE] input=PORTRAITS output=FOLDER [key=value ...]"
 
 
@@ -52,7 +54,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
             optionally ``name`` and ``restart`` (``true`` forgets earlier jobs); everything else is configuration.
 
     Raises:
-        ConfigError: for a missing or repeated argument, or one without ``=``.
+        ConfigError: for a missing or repeated argument, one without ``=``, or a relative output in a submitted job.
     """
     own: dict[str, str] = {}
     overrides: list[str] = []
@@ -79,6 +81,11 @@ def parse(arguments: Sequence[str]) -> Arguments:
             written = [argument.partition("=")[0] for argument in overrides]
             hint = nearest(key, written).replace("did you mean", "is it meant by")
             raise ConfigError(f"{key} is missing{hint}; {_USAGE}")
+    if _IN_JOB in os.environ and not Path(own["output"]).is_absolute() and "://" not in own["output"]:
+        raise ConfigError(
+            f"output={own['output']} is relative to the job's copy of the working directory and would vanish with it; "
+            "give an absolute path or a URL"
+        )
     if own.get("restart", "false") not in ("true", "false"):
         raise ConfigError(f"restart={own['restart']} must be true or false")
     return Arguments(

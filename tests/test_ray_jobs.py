@@ -31,3 +31,10 @@ def test_mistakes_are_named(arguments: list[str], words: str, capsys: pytest.Cap
         parse(arguments)
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_relative_output_would_vanish_with_the_jobs_working_directory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigError, match="would vanish"):
+        parse(["input=/photos", "output=out"])
+    assert parse(["input=/photos", "output=s3://bucket/out"]).output == "s3://bucket/out"
