@@ -83,9 +83,9 @@ def test_the_heads_store_dies_and_comes_back(tmp_path):
 
 
 def test_the_heads_store_dies_for_good(tmp_path):
-    with machines({"num_cpus": 5}, {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}) as cluster:
-        with driver(tmp_path, 3) as process:
-            assert follow(process, 5, cluster.head_node.kill_gcs_server) != 0
+    short = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    with machines({"num_cpus": 5}, short) as cluster, driver(tmp_path, 3) as process:
+        assert follow(process, 5, cluster.head_node.kill_gcs_server) != 0
     with machines({"num_cpus": 5}, {}), driver(tmp_path, 3) as process:
         process.communicate()
     assert process.returncode == 0

@@ -1,0 +1,218 @@
+"""What the batch system itself costs: dispatcher, store, and a rehearsed fleet that sleeps instead of computing.
+
+``python benchmarks/fleet.py [--parts dispatcher store busy linear]`` prints each figure beside its goal. Nothing else
+may run on the machine. The rehearsal uses the real dispatcher, stores and actors on a private Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zero1toa.distributed.dispatcher import Dispatcher
+from zero1toa.distributed.records import DatasetRef, Order
+from zero1toa.distributed.rehearsal import Rehearsal, rehearse
+from zero1toa.distributed.session import ray_session
+from zero1toa.distributed.store_actor import StoreActor
+from zero1toa.storage import Storage
+from zero1toa.symgen.staleness import StalenessPolicy
+from zero1toa.symgen.store import Reference, SymGENStore
+from zero1toa.types import LandmarkTrack, Receipt, RefineRequest, SampleKey
+
+CYCLES = 4000
+COMMITS = 1500
+KILLS = 5
+KEY = SampleKey("spatial", "clip")
+
+
+def order(number: int, avatar: str) -> Order:
+    """A request without pictures."""
+    dataset = DatasetRef(avatar, Storage("unused"), StalenessPolicy(1))
+    return Order(f"{avatar}-{number}", dataset, (16, 512, 512, 3), (None,))
+
+
+def receipt(one: Order) -> Receipt:
+    """The answer to a request."""
+    return Receipt(one.request_id, KEY, 1, 1, "committed")
+
+
+def dispatcher_alone(cycles: int) -> float:
+    """Cycles a second of submitting, leasing, committing and answering, in one process."""
+
+    async def scenario() -> float:
+        dispatcher = Dispatcher()
+        start = time.perf_counter()
+        for number in range(cycles):
+            one = order(number, "ada")
+            asking = asyncio.create_task(dispatcher.ask("ada", [one], [one.request_id], 10))
+            turn = await dispatcher.next("w", (), 10)
+            await dispatcher.done("ada", receipt(turn.orders[0]))
+            await asking
+        return cycles / (time.perf_counter() - start)
+
+    return asyncio.run(scenario())
+
+
+def dispatcher_on_ray(cycles: int, pairs: int = 8) -> float:
+    """The same through Ray calls, with as many avatars and workers as threads of this process."""
+    import ray
+
+    dispatcher: Any = ray.remote(Dispatcher).options(num_cpus=0).remote()
+    ray.get(dispatcher.load.remote())
+
+    def avatar(number: int) -> None:
+        for cycle in range(cycles // pairs):
+            one = order(cycle, f"a{number}")
+            answers, _ = ray.get(dispatcher.ask.remote(one.avatar, [one], [one.request_id], 10))
+            assert answers
+
+    def worker(number: int) -> None:
+        for _ in range(cycles // pairs):
+            turn = ray.get(dispatcher.next.remote(f"w{number}", (), 30))
+            ray.get(dispatcher.done.remote(turn.orders[0].avatar, receipt(turn.orders[0])))
+
+    start = time.perf_counter()
+    _together([lambda n=n: avatar(n) for n in range(pairs)] + [lambda n=n: worker(n) for n in range(pairs)])  # type: ignore[misc]
+    seconds = time.perf_counter() - start
+    ray.kill(dispatcher)
+    return cycles / seconds
+
+
+def request(avatar: str, number: int) -> RefineRequest:
+    """A request whose clip and render have half a mebibyte each: 1 MiB to commit."""
+    frames = np.random.default_rng(number).integers(0, 256, (2, 296, 296, 3), np.uint8)
+    track = LandmarkTrack(np.zeros((2, 478, 2), np.float32), np.ones(2, bool), np.zeros(2, bool))
+    return RefineRequest(avatar, SampleKey("spatial", f"clip-{number}"), 0, 0, 0, frames, track, 1, "none", number)
+
+
+def store_commits(folder: Path, commits: int, kills: int, clients: int = 4) -> tuple[float, int]:
+    """Commits a second through a store actor that is killed now and then, and how many of them are lost."""
+    import ray
+
+    service = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    store: Any = ray.remote(StoreActor).options(**service).remote("none")
+    datasets = []
+    for number in range(clients):
+        root = Storage(folder / f"a{number}")
+        SymGENStore(root, root.name).put_reference(
+            Reference(np.zeros((8, 8, 4), np.uint8), np.zeros((478, 2), np.float32))
+        )
+        datasets.append(DatasetRef(root.name, root, StalenessPolicy(1)))
+    made = [request("made beforehand", number) for number in range(32)]
+    ray.get(store.observe.remote(datasets[0], 0, 0))
+    done, lock = [0], threading.Lock()
+    strikes = [commits * (number + 1) // (kills + 1) for number in range(kills)]
+
+    def client(dataset: DatasetRef) -> None:
+        for number in range(commits // clients):
+            like = made[number % len(made)]
+            key = SampleKey("spatial", f"clip-{number}")
+            one = RefineRequest(dataset.avatar, key, 0, 0, 0, like.frames, like.landmarks, 1, "none", number)
+            answer = ray.get(store.commit.remote(dataset, one, one.frames, {}))
+            assert answer.status in ("committed", "duplicate")
+            with lock:
+                done[0] += 1
+                strike = bool(strikes) and done[0] >= strikes[0]
+                if strike:
+                    strikes.pop(0)
+            if strike:
+                os.kill(_process_of("ray::StoreActor"), signal.SIGKILL)
+
+    start = time.perf_counter()
+    _together([lambda d=d: client(d) for d in datasets])  # type: ignore[misc]
+    seconds = time.perf_counter() - start
+    ray.kill(store)
+    kept = 0
+    for dataset in datasets:
+        opened = SymGENStore(dataset.root, dataset.avatar)
+        for record in opened.records():
+            assert opened.load(record.key, record.version).shape == made[0].frames.shape
+            kept += 1
+    return commits / seconds, commits // clients * clients - kept
+
+
+def _process_of(title: str) -> int:
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and (folder / "cmdline").read_text().startswith(title):
+                return int(folder.name)
+        except OSError:
+            continue
+    raise RuntimeError(f"there is no process {title}")
+
+
+def _together(calls: Sequence[Callable[[], None]]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(call: Callable[[], None]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def rehearsed(refiners: int, avatars: int) -> tuple[float, float, float]:
+    """Share of time with a clip in hand, share spent refining, and clips a second, while all avatars are in work."""
+    what = Rehearsal(refiners=refiners, avatars=avatars)
+    with tempfile.TemporaryDirectory() as folder:
+        out = rehearse(what, Storage(folder))
+    return out.busy, out.steady * what.clip_seconds / refiners, out.steady
+
+
+def main() -> None:
+    """Command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["dispatcher", "store", "busy", "linear"])
+    parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; a temporary one by default")
+    options = parser.parse_args()
+    if "dispatcher" in options.parts:
+        print(f"dispatcher, in one process      {dispatcher_alone(CYCLES):8.0f} cycles/s", flush=True)
+    with ray_session(4):
+        if "dispatcher" in options.parts:
+            print(f"dispatcher, through Ray         {dispatcher_on_ray(CYCLES):8.0f} cycles/s   goal 500", flush=True)
+        if "store" in options.parts:
+            for kills in (0, KILLS):
+                with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                    rate, lost = store_commits(Path(folder), COMMITS, kills)
+                goal = "goal 300" if not kills else "goal 0 lost"
+                print(
+                    f"store, {COMMITS} commits, {kills} kills     {rate:8.0f} commits/s, {lost} lost   {goal}",
+                    flush=True,
+                )
+        if "busy" in options.parts:
+            busy, refining, rate = rehearsed(8, 12)
+            print(
+                f"8 refiners, 12 avatars, W = 1   {100 * busy:8.1f} % of the time with a clip, {100 * refining:.1f} % "
+                f"refining ({rate:.1f} clips/s)   goal 95 %",
+                flush=True,
+            )
+        if "linear" in options.parts:
+            _, _, one = rehearsed(1, 2)
+            _, _, eight = rehearsed(8, 16)
+            print(
+                f"1 and 8 refiners                {one:8.2f} and {eight:.2f} clips/s: {eight / one / 8:.3f} of linear"
+                "   goal 0.95",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
