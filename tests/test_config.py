@@ -125,3 +125,38 @@ def test_every_value_is_documented():
         if dataclasses.is_dataclass(section):
             values = {f.name for f in dataclasses.fields(section) if not dataclasses.is_dataclass(f.default_factory)}
             assert _documented(section) >= values, section
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "loop.iterations=7", "loop.iterations=abc", "loop.iterations=1.5", "seed=", "portrait=3", "seed.x=3",
+        "portrait.fase=1", "portrait.matting=a: b", "portrait.matting=12", "curriculum.fovy=[30, 50]",
+        "curriculum.fovy=[a, b]", "curriculum.fovy=[1, 2, 3]", "curriculum.fovy=5", "loop.iterations=[", "a b=3",
+        "diffusion.options.anything=3", "portrait.matting=${nothing}",
+    ],
+)  # fmt: skip
+def test_single_overrides_are_judged_as_load_judges_them(override: str):
+    def refused(check) -> bool:
+        try:
+            check()
+        except ConfigError:
+            return True
+        return False
+
+    checker = config.OverrideChecker()
+    expected = refused(lambda: config.load([override]))
+    # What was checked before, right or wrong, does not matter.
+    for _ in range(2):
+        assert refused(lambda: checker.check(override)) == expected
+        assert not refused(lambda: checker.check("loop.iterations=3"))
+        assert refused(lambda: checker.check("loop.iterations=three"))
+
+
+def test_keys_are_checked_without_a_value():
+    checker = config.OverrideChecker()
+    checker.check_key("portrait.face")
+    with pytest.raises(ConfigError, match=r"portrait\.fase.*did you mean 'portrait\.face'"):
+        checker.check_key("portrait.fase")
+    with pytest.raises(ConfigError, match="'portrait' is a section"):
+        checker.check_key("portrait")

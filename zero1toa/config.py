@@ -375,9 +375,41 @@ def load(overrides: Sequence[str] = (), file: Path | None = None) -> Config:
     for layer in (*_preset_layers(preset), from_file, values):
         merged = _merge(merged, layer)
     merged.preset = preset
-    config = OmegaConf.to_object(merged)
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:  # a ${reference} to nothing
+        raise _wrong_value(error) from error
     assert isinstance(config, Config)
     return config
+
+
+class OverrideChecker:
+    """Checks single overrides against keys and types alone: of thousands, in the time of a few :func:`load`."""
+
+    def __init__(self) -> None:
+        self._any = OmegaConf.structured(Config)  # takes every value in turn; what it holds says nothing
+
+    def check_key(self, key: str) -> None:
+        """Raise ConfigError, with the nearest valid one, unless ``key`` names a value and not a section."""
+        _check_key(key)
+        _check_is_value(self._any, key)
+
+    def check(self, override: str) -> None:
+        """Check one ``key=value``.
+
+        Raises:
+            ConfigError: for an unknown key, or a value of the wrong type.
+        """
+        key, _, _ = override.partition("=")
+        values = _parse([override])
+        self.check_key(key)
+        for path in _paths(OmegaConf.to_container(values)):
+            _check_key(path)
+        try:
+            OmegaConf.update(self._any, key, OmegaConf.select(values, key))
+            OmegaConf.select(self._any, key)
+        except OmegaConfBaseException as error:
+            raise _wrong_value(error) from error
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -419,21 +451,31 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
 
 def _merge(base: DictConfig, layer: DictConfig) -> DictConfig:
     for key in _paths(OmegaConf.to_container(layer)):
-        if key not in _VALID and not key.startswith(_OPEN):
-            raise ConfigError(f"unknown configuration key '{key}'{nearest(key, _VALID)}")
+        _check_key(key)
     for name, value in layer.items():
-        section = str(name)
-        if isinstance(base[section], DictConfig) and not isinstance(value, DictConfig):
-            example = f"{section}.{next(iter(base[section]))}"
-            raise ConfigError(f"'{section}' is a section; set one of its values, e.g. {example}=…")
+        if not isinstance(value, DictConfig):
+            _check_is_value(base, str(name))
     try:
         merged = OmegaConf.merge(base, layer)
     except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"{getattr(error, 'full_key', None) or 'configuration'}: {str(error).splitlines()[0]}"
-        ) from error
+        raise _wrong_value(error) from error
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _check_key(key: str) -> None:
+    if key not in _VALID and not key.startswith(_OPEN):
+        raise ConfigError(f"unknown configuration key '{key}'{nearest(key, _VALID)}")
+
+
+def _check_is_value(base: DictConfig, key: str) -> None:
+    section = OmegaConf.select(base, key)
+    if isinstance(section, DictConfig) and len(section):
+        raise ConfigError(f"'{key}' is a section; set one of its values, e.g. {key}.{next(iter(section))!s}=…")
+
+
+def _wrong_value(error: OmegaConfBaseException) -> ConfigError:
+    return ConfigError(f"{getattr(error, 'full_key', None) or 'configuration'}: {str(error).splitlines()[0]}")
 
 
 def _paths(tree: Any, prefix: str = "") -> list[str]:
