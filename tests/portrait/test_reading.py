@@ -30,6 +30,20 @@ def test_plain_png_is_exact(tmp_path: Path, gradient: np.ndarray) -> None:
     np.testing.assert_array_equal(photo.image, gradient)
 
 
+def test_bytes_are_read_as_their_file(tmp_path: Path, gradient: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gradient).save(tmp_path / "a.tiff", exif=exif)
+    from_file, from_bytes = read_photo(tmp_path / "a.tiff"), read_photo((tmp_path / "a.tiff").read_bytes())
+    np.testing.assert_array_equal(from_bytes.image, from_file.image)
+    assert from_bytes.size == from_file.size == (48, 32)
+    for data, says in ((b"", "s3://b/x.jpg is empty"), (b"x" * 99, "s3://b/x.jpg is not an image")):
+        with pytest.raises(PortraitError, match=says):
+            read_photo(data, name="s3://b/x.jpg")
+    with pytest.raises(PortraitError, match="the photo is empty"):
+        read_photo(b"")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(tmp_path: Path, gradient: np.ndarray, orientation: int) -> None:
     # How the stored pixels look for each EXIF code (TIFF 6.0: where row 0 and column 0 of the stored picture are).

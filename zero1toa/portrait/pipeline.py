@@ -10,31 +10,33 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from zero1toa.config import PortraitConfig
-from zero1toa.errors import PortraitError
 from zero1toa.head.protocol import HeadModel
+from zero1toa.portrait.acceptance import choose_face, turned_too_far
 from zero1toa.portrait.carving import carve, neck_guide
 from zero1toa.portrait.crop import head_crop
 from zero1toa.portrait.fitting import fit_head, portrait_intrinsics
-from zero1toa.portrait.landmarks import Landmarks, detect_faces, face_height
+from zero1toa.portrait.landmarks import detect_faces, face_height
 from zero1toa.portrait.matting import choose_method, matte, segment_person, trimap
-from zero1toa.portrait.reading import Photo, read_photo
+from zero1toa.portrait.reading import read_photo, short_name
 from zero1toa.portrait.tracked import read_known
 from zero1toa.types import Portrait
 
 
 def load_portrait(
-    path: str | Path,
+    photo: str | Path | bytes,
     config: PortraitConfig,
     head: HeadModel,
     background: Sequence[float] = (1.0, 1.0, 1.0),
+    name: str = "",
 ) -> Portrait:
     """Turn a photo into a carved, fitted portrait.
 
     Args:
-        path: image file of any common kind.
+        photo: image file of any common kind, or its bytes.
         config: crop size, matting, which face, and the limits.
         head: head model whose parameters the portrait gets.
         background: sRGB colour in [0, 1] behind a photo that has transparency.
+        name: what messages call the photo; the path where there is one.
 
     Returns:
         The portrait: straight-alpha crop, landmarks, camera, head parameters; ``notes`` names every fallback.
@@ -48,28 +50,28 @@ def load_portrait(
     """
     given = read_known(config, head)
     method, fallback = choose_method(config.matting)
-    photo = read_photo(path, background)
-    notes = [*photo.notes, *([fallback] if fallback else [])]
-    name = Path(path).name
-    found = _choose(name, detect_faces(photo.image), config, photo, notes)
+    picture = read_photo(photo, background, name)
+    notes = [*picture.notes, *([fallback] if fallback else [])]
+    name = short_name(name or photo)
+    faces = detect_faces(picture.image)
+    found = choose_face(name, faces, picture.scale, config)
+    if len(faces) > 1 and config.face < 0:
+        notes.append(f"{name} shows {len(faces)} faces; the largest is used (portrait.face chooses another)")
 
     head = head.to("cpu")
     middle = (found[:, :2].min(0) + found[:, :2].max(0)) / 2
     fit = fit_head(found, portrait_intrinsics(found, (float(middle[0]), float(middle[1]))), head, known=given)
     if abs(fit.yaw) > config.max_yaw:
-        raise PortraitError(
-            f"the head in {name} is turned by {abs(fit.yaw):.0f} degrees; at most {config.max_yaw:.0f} are accepted, "
-            "because the other half of the face is hidden: give a more frontal photo, or raise portrait.max_yaw"
-        )
+        raise turned_too_far(name, fit.yaw, config)
 
-    crop = head_crop(photo.image, fit, head, config.size, method)
+    crop = head_crop(picture.image, fit, head, config.size, method)
     points = crop.points(found)
     # Again in the crop, now that the camera's axis passes through its middle.
     fit = fit_head(
         points, portrait_intrinsics(points, (config.size / 2, config.size / 2)), head, start=fit, known=given
     )
-    image = crop.pixels(photo.image)
-    inside = crop.inside(photo.image)
+    image = crop.pixels(picture.image)
+    inside = crop.inside(picture.image)
     person = segment_person(image, method)
     seed = points[:468, :2].mean(0)
     # Only what the photo shows is matted: hair that its border cuts off must not fade into the repeated edge.
@@ -98,26 +100,6 @@ def load_portrait(
         yaw=fit.yaw,
         notes=tuple(notes),
     )
-
-
-def _choose(name: str, faces: list[Landmarks], config: PortraitConfig, photo: Photo, notes: list[str]) -> Landmarks:
-    if not faces:
-        raise PortraitError(
-            f"there is no face in {name} that can be used; give an upright photo in which both eyes, nose and mouth "
-            "can be seen, not a profile"
-        )
-    if config.face >= len(faces):
-        raise PortraitError(f"portrait.face={config.face} but {name} shows {len(faces)} face(s), counted from 0")
-    chosen = faces[max(config.face, 0)]
-    height = face_height(chosen) / photo.scale
-    if height < config.min_face:
-        raise PortraitError(
-            f"the face in {name} is {height:.0f} pixels high; at least {config.min_face} are needed: give a larger or "
-            "closer photo, or lower portrait.min_face"
-        )
-    if len(faces) > 1 and config.face < 0:
-        notes.append(f"{name} shows {len(faces)} faces; the largest is used (portrait.face chooses another)")
-    return chosen
 
 
 def _compose(colors: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -19,6 +19,9 @@ MAX_PIXELS = 150_000_000
 WORK_SIDE = 4096
 """Photos are reduced to this longest side; a head crop of 512 pixels needs no more."""
 
+_ON_SIDE = (
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+)  # fmt: skip
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa")
 
 
@@ -29,23 +32,26 @@ class Photo:
     Attributes:
         image: sRGB ``[H, W, 3]`` uint8, upright, longest side at most :data:`WORK_SIDE`.
         scale: pixels of ``image`` per pixel of the file.
+        size: width and height of the file's picture in pixels, upright.
         notes: what was lost or assumed on the way, one line each.
     """
 
     image: NDArray[np.uint8]
     scale: float
+    size: tuple[int, int]
     notes: tuple[str, ...] = ()
 
 
-def read_photo(path: str | Path, background: Sequence[float] = (1.0, 1.0, 1.0)) -> Photo:
+def read_photo(photo: str | Path | bytes, background: Sequence[float] = (1.0, 1.0, 1.0), name: str = "") -> Photo:
     """Decode a photo of any common format into upright 8-bit sRGB.
 
     Memory stays bounded: the size is read from the header, JPEG files are decoded at reduced scale, and other large
     files are reduced before they are converted.
 
     Args:
-        path: image file.
+        photo: image file, or its bytes.
         background: sRGB colour in [0, 1] that shows through transparent pixels.
+        name: what messages call it; the path where there is one.
 
     Returns:
         The photo, its scale against the file, and notes.
@@ -53,45 +59,56 @@ def read_photo(path: str | Path, background: Sequence[float] = (1.0, 1.0, 1.0)) 
     Raises:
         PortraitError: the file is missing, empty, no image, damaged, cut off or over :data:`MAX_PIXELS`.
     """
-    path = Path(path)
-    data_size = _file_size(path)
-    if data_size == 0:
-        raise PortraitError(f"{path} is empty; give an image file such as JPEG or PNG")
+    name = name or full_name(photo)
+    size = len(photo) if isinstance(photo, bytes) else _file_size(name, Path(photo))
+    if size == 0:
+        raise PortraitError(f"{name} is empty; give an image file such as JPEG or PNG")
     with warnings.catch_warnings():
         # Pillow warns above 89 megapixels; the limit that counts here is checked below, before decoding.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            opened = Image.open(path)
+            opened = Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo)
         except Image.DecompressionBombError as error:
-            raise _too_large(path, None) from error
+            raise _too_large(name, None) from error
         except UnidentifiedImageError as error:
             raise PortraitError(
-                f"{path} is not an image that can be read; give JPEG, PNG, WebP, TIFF or BMP (convert HEIC first)"
+                f"{name} is not an image that can be read; give JPEG, PNG, WebP, TIFF or BMP (convert HEIC first)"
             ) from error
         except Exception as error:  # decoders raise anything on a broken header
-            raise _damaged(path, error) from error
+            raise _damaged(name, error) from error
         with opened:
-            return _decode(path, opened, background)
+            return _decode(name, opened, background)
 
 
-def _file_size(path: Path) -> int:
+def full_name(photo: str | Path | bytes) -> str:
+    """What messages call a photo of which nothing else is known."""
+    return "the photo" if isinstance(photo, bytes) else str(photo)
+
+
+def short_name(photo: str | Path | bytes) -> str:
+    """The file's name, without its folders."""
+    return full_name(photo).rpartition("/")[2]
+
+
+def _file_size(name: str, path: Path) -> int:
     try:
         if path.is_dir():
-            raise PortraitError(f"{path} is a folder; give one image file")
+            raise PortraitError(f"{name} is a folder; give one image file")
         return path.stat().st_size
     except FileNotFoundError as error:
-        raise PortraitError(f"there is no file {path}") from error
+        raise PortraitError(f"there is no file {name}") from error
     except OSError as error:
-        raise PortraitError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise PortraitError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
-def _decode(path: Path, opened: Image.Image, background: Sequence[float]) -> Photo:
+def _decode(name: str, opened: Image.Image, background: Sequence[float]) -> Photo:
     notes: list[str] = []
+    short = short_name(name)
     width, height = opened.size
     if width * height > MAX_PIXELS:
-        raise _too_large(path, (width, height))
+        raise _too_large(name, (width, height))
     if getattr(opened, "n_frames", 1) > 1:
-        notes.append(f"{path.name} holds {getattr(opened, 'n_frames', 1)} pictures; the first is used")
+        notes.append(f"{short} holds {getattr(opened, 'n_frames', 1)} pictures; the first is used")
     try:
         profile = opened.info.get("icc_profile")
         orientation = _orientation(opened)
@@ -110,11 +127,13 @@ def _decode(path: Path, opened: Image.Image, background: Sequence[float]) -> Pho
     except (MemoryError, PortraitError):
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error ...
-        raise _damaged(path, error) from error
+        raise _damaged(name, error) from error
     scale = max(image.size) / max(width, height)
     if scale < 1:
-        notes.append(f"{path.name} ({width}x{height}) is reduced to {image.width}x{image.height}")
-    return Photo(np.asarray(image, dtype=np.uint8).copy(), scale, tuple(notes))
+        notes.append(f"{short} ({width}x{height}) is reduced to {image.width}x{image.height}")
+    if orientation in _ON_SIDE:
+        width, height = height, width
+    return Photo(np.asarray(image, dtype=np.uint8).copy(), scale, (width, height), tuple(notes))
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
@@ -184,12 +203,12 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _damaged(path: Path, error: Exception) -> PortraitError:
-    return PortraitError(f"{path} is damaged or cut off ({error}); save it again or give another copy")
+def _damaged(name: str, error: Exception) -> PortraitError:
+    return PortraitError(f"{name} is damaged or cut off ({error}); save it again or give another copy")
 
 
-def _too_large(path: Path, size: tuple[int, int] | None) -> PortraitError:
+def _too_large(name: str, size: tuple[int, int] | None) -> PortraitError:
     given = f"{size[0]}x{size[1]} pixels" if size else "far too many pixels"
     return PortraitError(
-        f"{path} has {given}, more than the {MAX_PIXELS // 1_000_000} megapixels that are read; reduce it first"
+        f"{name} has {given}, more than the {MAX_PIXELS // 1_000_000} megapixels that are read; reduce it first"
     )
