@@ -28,6 +28,17 @@ class PortraitError(UserError):
     """The photo cannot become a portrait: unreadable, no face, face too small, profile view."""
 
 
+class ManifestError(UserError):
+    """The list of portraits cannot be read, is empty, or has a line that is not understood.
+
+    Args:
+        message: it becomes one line, whatever text of the user's it holds.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
 class HeadModelError(UserError):
     """Unknown head model, missing model file, or parameters of another model."""
 
