@@ -44,8 +44,9 @@ def test_bytes_are_read_as_their_file(tmp_path: Path, gradient: np.ndarray) -> N
         read_photo(b"")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(tmp_path: Path, gradient: np.ndarray, orientation: int) -> None:
+def test_exif_orientation_is_undone(tmp_path: Path, gradient: np.ndarray, orientation: int, suffix: str) -> None:
     # How the stored pixels look for each EXIF code (TIFF 6.0: where row 0 and column 0 of the stored picture are).
     stored = {
         1: gradient,
@@ -59,8 +60,11 @@ def test_exif_orientation_is_undone(tmp_path: Path, gradient: np.ndarray, orient
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_photo(tmp_path / "a.png").image, gradient)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.image, gradient)
+    assert photo.size == (32, 48)
 
 
 def test_grey_cmyk_palette_and_bilevel(tmp_path: Path, gradient: np.ndarray) -> None:

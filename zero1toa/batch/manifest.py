@@ -33,7 +33,7 @@ def read_manifest(source: str) -> list[Entry]:
 
             * a folder: all photos in it and in its folders, sorted, named by their path in it;
             * a pattern (``photos/*.jpg``, ``s3://bucket/{a,b}/**/*.png``), of photos and of shards;
-            * a CSV or JSONL manifest (:mod:`zero1toa.batch.tables`);
+            * a CSV or JSONL manifest (:mod:`zero1toa.batch.listings`);
             * one photo;
             * webdataset shards (``x.tar``, ``shard-{000..003}.tar``), whose images are named by their samples' keys.
 

@@ -111,10 +111,10 @@ def _decode(name: str, opened: Image.Image, background: Sequence[float]) -> Phot
         notes.append(f"{short} holds {getattr(opened, 'n_frames', 1)} pictures; the first is used")
     try:
         profile = opened.info.get("icc_profile")
-        orientation = _orientation(opened)
         if max(width, height) > WORK_SIDE:
             opened.draft(None, (WORK_SIDE, WORK_SIDE))  # JPEG decodes at 1/2, 1/4 or 1/8; others ignore it
         opened.load()
+        orientation = _orientation(opened)  # after loading: Pillow turns TIFF upright itself, and then says so
         image = _to_8_bit(opened)
         image = _shrink(image)
         image, alpha = _split_alpha(image)
