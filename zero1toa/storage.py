@@ -88,7 +88,7 @@ class Storage:
 
     def __truediv__(self, name: str) -> Storage:
         """A folder in this one."""
-        child = object.__new__(Storage)
+        child = object.__new__(type(self))
         child.__dict__.update(self.__dict__)
         child._point_to(f"{self._folder}/{name}" if self._folder else name, self.local is not None)
         return child
