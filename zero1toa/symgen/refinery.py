@@ -17,13 +17,11 @@ from zero1toa.diffusion.memory import explained
 from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
 from zero1toa.errors import ZeroOneError
 from zero1toa.symgen.admission import admit
+from zero1toa.symgen.patience import MAX_ATTEMPTS
 from zero1toa.symgen.refine import load_refiner, prepare_references, refine_together
 from zero1toa.symgen.staleness import StalenessPolicy
 from zero1toa.symgen.store import Reference, SymGENStore
 from zero1toa.types import Receipt, RefineRequest, SampleKey
-
-MAX_ATTEMPTS = 3
-"""Times a clip is tried before it is given up."""
 
 _REFERENCES = 8  # avatars (or groups refined together) whose reference features a refiner keeps
 
