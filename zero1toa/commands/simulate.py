@@ -117,7 +117,7 @@ def _told(settings: Settings, report: Report) -> list[str]:
     most = bounds.throughput(settings)
     hour = 3600 * most / bounds.updates(settings)
     lines.append(
-        f"[dim]No schedule does more than {most:.3f} clips a second, which is {hour:.1f} avatars an hour; "
+        f"[dim]On average no schedule does more than {most:.3f} clips a second, which is {hour:.1f} avatars an hour; "
         f"{bounds.knee(settings):.1f} avatars at once ask for all that these refiners can.[/]"
     )
     return lines

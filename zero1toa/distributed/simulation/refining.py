@@ -23,6 +23,7 @@ class _Refiner:
 
     Attributes:
         name: name of this incarnation; a replacement has another one.
+        alive: whether it has its machine.
         busy: whether it has requests in hand, other than to commit them.
         commits: ids of the requests that it is about to commit.
         committed: time at which the last of them is committed.
