@@ -154,6 +154,21 @@ def plan(
 
 @app.command()
 @guarded
+def simulate(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. portraits=1000 refiners=64 window=1."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Simulate a batch: how long it takes on a number of GPUs, and how busy they are; neither Ray nor a GPU."""
+    from zero1toa.commands.simulate import print_simulation
+
+    print_simulation(overrides or (), json)
+
+
+@app.command()
+@guarded
 def render(
     bundle: Bundle,
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")],

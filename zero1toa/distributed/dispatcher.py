@@ -12,13 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from zero1toa.distributed.leases import Lease, LeaseQueue, lease_length
+from zero1toa.distributed.leases import HISTORY, Lease, LeaseQueue, lease_length
 from zero1toa.distributed.records import Load, Order, Turn
 from zero1toa.distributed.sleepers import Sleepers
-from zero1toa.symgen.failure import MAX_ATTEMPTS, Failure
+from zero1toa.symgen.failure import Failure
+from zero1toa.symgen.patience import MAX_ATTEMPTS
 from zero1toa.types import Receipt
 
-_HISTORY = 50  # services that the lease's length is taken from
 _WORK = ""  # what workers wait for; avatars wait for their own name
 
 
@@ -33,7 +33,7 @@ class Dispatcher:
     def __init__(self, micro_batch: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._micro_batch = micro_batch
         self._clock = clock
-        self._durations: deque[float] = deque(maxlen=_HISTORY)
+        self._durations: deque[float] = deque(maxlen=HISTORY)
         self._queue: LeaseQueue[Order] = LeaseQueue(lease_length(()), MAX_ATTEMPTS)
         self._answers: dict[str, dict[str, Receipt | Failure]] = {}  # by avatar and request
         self._sleepers = Sleepers()

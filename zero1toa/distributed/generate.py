@@ -11,7 +11,7 @@ from typing import Any
 from zero1toa.config import Config
 from zero1toa.distributed.coordinator import Coordinator, Work
 from zero1toa.distributed.limits import share_threads, thread_variables
-from zero1toa.distributed.placement import Placement, plan
+from zero1toa.distributed.placement import AVATARS_PER_REFINER, Placement, plan
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import Job, Load
 from zero1toa.distributed.room import await_room
@@ -21,9 +21,6 @@ from zero1toa.symgen.distillation.distillation import refuse_distribution
 from zero1toa.symgen.progress import Progress, ProgressEvent, silent
 from zero1toa.symgen.result import GenerationResult
 from zero1toa.types import Portrait
-
-AVATARS_PER_REFINER = 1.5
-"""Avatars at a time for each refiner: enough to keep it busy while the others train, with no staleness at all."""
 
 
 def generate_distributed(

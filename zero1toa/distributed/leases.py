@@ -17,6 +17,8 @@ FIRST_LEASE = 1800.0
 """Seconds of a lease before anything was measured: loading weights and compiling kernels come first."""
 SHORTEST_LEASE = 60.0
 """Seconds below which no lease goes, so that a machine that is busy for a moment loses nothing."""
+HISTORY = 50
+"""Recent services that the lease's length is taken from."""
 
 
 def lease_length(durations: Sequence[float]) -> float:

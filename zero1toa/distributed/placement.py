@@ -13,6 +13,9 @@ from typing import Any
 
 from zero1toa.errors import ConfigError
 
+AVATARS_PER_REFINER = 1.5
+"""Avatars at a time for each refiner: enough to keep it busy while the others train, with no staleness at all."""
+
 RECONSTRUCTION_GPU = 0.25
 """Share of a GPU of a trainer that has room: it waits for refined clips about three quarters of its time."""
 

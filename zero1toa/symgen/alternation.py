@@ -16,6 +16,7 @@ from zero1toa.errors import BackboneError
 from zero1toa.media import png
 from zero1toa.symgen.failure import Failure
 from zero1toa.symgen.folder import PREVIEW, STATE, RunFolder
+from zero1toa.symgen.patience import MAX_FAILURES
 from zero1toa.symgen.progress import EventKind, ProgressEvent
 from zero1toa.symgen.staleness import Pace
 from zero1toa.types import Receipt
@@ -23,10 +24,6 @@ from zero1toa.types import Receipt
 if TYPE_CHECKING:
     from zero1toa.symgen.reconstruct import Reconstruction
     from zero1toa.symgen.refinery import Refinery
-
-MAX_FAILURES = 3
-"""Requests in a row that may be given up; after that the refiners are broken, and not one clip."""
-
 
 Emit = Callable[[ProgressEvent], None]
 
@@ -55,7 +52,7 @@ def alternate(
         True when all iterations are done, False if it was stopped.
 
     Raises:
-        BackboneError: if :data:`MAX_FAILURES` requests in a row were given up.
+        BackboneError: if :data:`~zero1toa.symgen.patience.MAX_FAILURES` requests in a row were given up.
     """
     session = _Session(trainer, folder, emit)
     session.say("started")

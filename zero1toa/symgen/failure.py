@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-MAX_ATTEMPTS = 3
-"""Times a clip is tried before it is given up."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Failure:

@@ -16,7 +16,8 @@ from zero1toa.diffusion.memory import explained
 from zero1toa.diffusion.protocol import ReferenceState, VideoBackbone
 from zero1toa.errors import ZeroOneError
 from zero1toa.symgen.admission import admit
-from zero1toa.symgen.failure import MAX_ATTEMPTS, Failure
+from zero1toa.symgen.failure import Failure
+from zero1toa.symgen.patience import MAX_ATTEMPTS
 from zero1toa.symgen.refine import load_refiner, prepare_references, refine_together
 from zero1toa.symgen.staleness import StalenessPolicy
 from zero1toa.symgen.store import Reference, SymGENStore

@@ -1,0 +1,9 @@
+"""How often the work on a clip may fail before it is given up."""
+
+from __future__ import annotations
+
+MAX_ATTEMPTS = 3
+"""Times a clip is tried before it is given up."""
+
+MAX_FAILURES = 3
+"""Clips in a row that may be given up; after that the refiners are broken, and not one clip."""
