@@ -1,18 +1,18 @@
 """Avatars per hour on 1, 2, … GPUs of this machine, by the real fleet: refiners and trainers on a private Ray.
 
-    python benchmarks/fleet_gpus.py --prepare portraits --count 16       # once, where MediaPipe is
+    python benchmarks/fleet_gpus.py --prepare portraits       # once, where MediaPipe is
     python benchmarks/fleet_gpus.py --portraits portraits --output fleet
 
-Every measurement is a process of its own that sees some of the GPUs and as large a share of the cores. It runs avatars of
-a shortened schedule (``--iterations``; the curriculum shrinks along, density control is off, landmarks are projected) at
-window 1 and slack 0: on each GPU one refiner, and as many trainers as keep it busy. ``sd`` is the paper's preset with
-Follow-Your-Emoji's networks and random weights, ``compact`` the standard preset with the shipped ones.
+Every measurement is a process of its own that sees some of the GPUs and as large a share of the cores. It runs avatars
+of a shortened schedule (``--iterations``; the curriculum shrinks along, density control is off, landmarks are
+projected) at window 1 and slack 0: on each GPU one refiner, and as many trainers as keep it busy. ``sd`` is the paper's
+preset with Follow-Your-Emoji's networks and random weights, ``compact`` the standard preset with the shipped ones.
 
-A window opens when every trainer has had two clips back, so that all is compiled and loaded, and closes when an avatar's
-place falls idle or after ``--seconds``. Rates are least-squares slopes of clips and iterations over time in the window;
-avatars per hour are iterations at that rate over the iterations of the whole schedule. ``start to end`` is the plain count
-of the shortened avatars, start of all processes included, where all ended in time. GPU use is what nvidia-smi says once
-a second.
+A window opens when every trainer has had two clips back, so that all is compiled and loaded, and closes when an
+avatar's place falls idle or after ``--seconds``. Rates are least-squares slopes of clips and iterations over time in
+the window; avatars per hour are iterations at that rate over the iterations of the whole schedule. The plain count of
+the shortened avatars from start to end, start of all processes included, is in the JSON file where all ended in time.
+GPU use is what nvidia-smi says once a second.
 
 ``--quick --device cpu`` tries the script itself.
 """
@@ -197,7 +197,8 @@ class GpuUse:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             index, busy, memory = line.split(",")
             self.samples.append((time.monotonic(), index.strip(), float(busy), float(memory)))
@@ -352,16 +353,16 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def prepare(folder: Path, count: int) -> None:
-    """Photograph synthetic people and fit their heads: at most six, the rest are avatars of the same with other seeds."""
+    """Photograph synthetic people and fit their heads; avatars share them when there are fewer."""
     from exact_pictures import portrait_of
 
     from zero1toa.evaluation.synthetic import held_out_subject
     from zero1toa.head.registry import load_head
 
     head = load_head("canonical")
-    for index in range(min(count, 6)):
+    for index in range(count):
         portrait_of(held_out_subject(index, head), folder, load(["preset=paper"]).portrait, head)
-        print(f"{index + 1} of {min(count, 6)}", flush=True)
+        print(f"{index + 1} of {count}", flush=True)
 
 
 def ready(device: str) -> None:
@@ -380,10 +381,12 @@ def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", type=Path, help="make portraits in this folder, and nothing else")
-    parser.add_argument("--count", type=int, default=6, help="portraits to make, at most 6")
+    parser.add_argument("--count", type=int, default=2, help="portraits to make")
     parser.add_argument("--portraits", type=Path, default=Path("portraits"), help="folder that --prepare has filled")
     parser.add_argument("--output", type=Path, default=Path("fleet"), help="folder of the results")
-    parser.add_argument("--work", type=Path, help="where avatars are written meanwhile; the temporary folder if not given")
+    parser.add_argument(
+        "--work", type=Path, help="where avatars are written meanwhile; the temporary folder if not given"
+    )
     parser.add_argument("--backbones", nargs="+", choices=tuple(CASES), default=list(CASES))
     parser.add_argument("--gpus", nargs="+", type=int, help="numbers of GPUs; 1 and all if not given")
     parser.add_argument("--seconds", type=float, default=90.0, help="longest window")
@@ -403,7 +406,9 @@ def main() -> None:
         write_text(options.output / f"{name}-{gpus}.json", json.dumps(figures, indent=1))
         return
     options.output.mkdir(parents=True, exist_ok=True)
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout if options.device == "cuda" else ""
+    listed = (
+        subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout if options.device == "cuda" else ""
+    )
     print(listed, flush=True)
     numbers = options.gpus or sorted({1, len(listed.splitlines()) or 2})
     ready(options.device)
@@ -415,7 +420,9 @@ def main() -> None:
             print(f"{name} on {gpus}: {time.monotonic() - began:.0f} s", flush=True)
             if figures is not None:
                 results.append(figures)
-                write_text(options.output / "fleet_gpus.json", json.dumps({"machine": listed, "results": results}, indent=1))
+                write_text(
+                    options.output / "fleet_gpus.json", json.dumps({"machine": listed, "results": results}, indent=1)
+                )
                 print(table(results), flush=True)
     if len(results) < len(options.backbones) * len(numbers):
         raise SystemExit(1)
