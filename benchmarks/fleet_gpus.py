@@ -327,8 +327,10 @@ def launch(options: argparse.Namespace, name: str, gpus: int, most: int) -> dict
         process.wait(options.seconds + START_SECONDS)
     except subprocess.TimeoutExpired:
         print(f"{name} on {gpus}: no end after {options.seconds + START_SECONDS:.0f} s", flush=True)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    finally:
+        if process.poll() is None:  # Ray's processes end when their driver is gone
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     return json.loads(target.read_text(encoding="utf-8")) if target.is_file() else None
 
 
@@ -405,6 +407,7 @@ def main() -> None:
         figures = measure(options, name, gpus)
         write_text(options.output / f"{name}-{gpus}.json", json.dumps(figures, indent=1))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a measurement ends with its parent
     options.output.mkdir(parents=True, exist_ok=True)
     listed = (
         subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout if options.device == "cuda" else ""
@@ -416,10 +419,10 @@ def main() -> None:
     for name in options.backbones:
         for gpus in numbers:
             began = time.monotonic()
-            figures = launch(options, name, gpus, max(numbers))
+            found = launch(options, name, gpus, max(numbers))
             print(f"{name} on {gpus}: {time.monotonic() - began:.0f} s", flush=True)
-            if figures is not None:
-                results.append(figures)
+            if found is not None:
+                results.append(found)
                 write_text(
                     options.output / "fleet_gpus.json", json.dumps({"machine": listed, "results": results}, indent=1)
                 )
