@@ -21,8 +21,11 @@ from zero1toa.diffusion.animator.config import (
     UNetConfig,
 )
 from zero1toa.diffusion.animator.networks import AnimatorNetworks, build_networks
+from zero1toa.diffusion.registry import register
 
 NAMES = ("follow_your_emoji", "aniportrait")
+RANDOM = "random_follow_your_emoji"
+"""Registry name of Follow-Your-Emoji's networks with random weights; see :func:`register_random`."""
 MODULES = {"follow_your_emoji": follow_your_emoji, "aniportrait": aniportrait}
 
 
@@ -144,3 +147,13 @@ def count_operations(name: str, tiny: bool, frames: int, size: int, guided: bool
                 parts[_kind(parent + ".", kind)] -= amount
     assert sum(parts.values()) == counter.get_total_flops()
     return parts
+
+
+def load_random(device: torch.device, dtype: torch.dtype, *, tiny: bool = False) -> AnimatorBackbone:
+    """Registry loader of :data:`RANDOM`: Follow-Your-Emoji's sizes, or tiny ones."""
+    return random_backbone("follow_your_emoji", tiny, device, dtype, compiled=True)
+
+
+def register_random() -> None:
+    """Let this process's registry load :data:`RANDOM`."""
+    register(RANDOM, load_random)
