@@ -31,3 +31,12 @@ def test_mistakes_are_named(arguments: list[str], words: str, capsys: pytest.Cap
         parse(arguments)
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_benchmark_needs_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from ray_jobs.benchmark_backbones import main as benchmark
+
+    assert benchmark(["input=photos", "output=o"]) == 2
+    assert "settings is missing" in capsys.readouterr().err
+    assert benchmark(["input=photos", f"output={tmp_path}", f"settings={tmp_path}/none.yaml"]) == 2
+    assert "there is no settings file" in capsys.readouterr().err

@@ -26,7 +26,7 @@ AT_ONCE = ("batch.at_once=1", "distributed.refiners=1", "batch.refresh=0.5")
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZERO1TOA_ASSETS", str(tmp_path_factory.mktemp("assets")))  # no weights of anything
+        patch.setenv("ZERO1TOA_HOME", str(tmp_path_factory.mktemp("assets")))  # no weights of anything
         with ray_session(6):  # room for two settings: refiner, trainer and a CPU to prepare portraits for each
             yield
 
