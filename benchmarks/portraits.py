@@ -18,8 +18,9 @@ from PIL import Image, ImageFilter, ImageOps
 
 from zero1toa import media
 from zero1toa.avatar.bundle import read_bundle
-from zero1toa.commands.evaluate import checks_of, control_of
+from zero1toa.commands.evaluate import checks_of
 from zero1toa.config import load
+from zero1toa.evaluation.control import control_of
 from zero1toa.evaluation.playback import AvatarPlayer
 from zero1toa.evaluation.portrait_view import measure_portrait
 from zero1toa.evaluation.synthetic import held_out_subject

@@ -12,16 +12,16 @@ failed, 130 stopped; the same job again continues.
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zero1toa.errors import ConfigError, UserError, nearest
+from ray_jobs.arguments import split
+from zero1toa.errors import UserError
 
 _OWN = ("input", "output", "name", "restart")
-_IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job
+_REQUIRED = ("input", "output")
 _USAGE = "write [--config FILE] input=PORTRAITS output=FOLDER [key=value ...]"
 
 
@@ -56,41 +56,9 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
         ConfigError: for a missing or repeated argument, one without ``=``, or a relative output in a submitted job.
     """
-    own: dict[str, str] = {}
-    overrides: list[str] = []
-    file: Path | None = None
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if argument == "--config":
-            if not rest:
-                raise ConfigError(f"--config needs a file; {_USAGE}")
-            file = Path(rest.pop(0))
-            continue
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"'{argument}' is not key=value; {_USAGE}")
-        if key not in _OWN:
-            overrides.append(argument)
-        elif key in own:
-            raise ConfigError(f"{key} is given twice; {_USAGE}")
-        else:
-            own[key] = value
-    for key in ("input", "output"):
-        if not own.get(key):
-            written = [argument.partition("=")[0] for argument in overrides]
-            hint = nearest(key, written).replace("did you mean", "is it meant by")
-            raise ConfigError(f"{key} is missing{hint}; {_USAGE}")
-    if _IN_JOB in os.environ and not Path(own["output"]).is_absolute() and "://" not in own["output"]:
-        raise ConfigError(
-            f"output={own['output']} is relative to the job's copy of the working directory and would vanish with it; "
-            "give an absolute path or a URL"
-        )
-    if own.get("restart", "false") not in ("true", "false"):
-        raise ConfigError(f"restart={own['restart']} must be true or false")
-    return Arguments(
-        own["input"], own["output"], tuple(overrides), file, own.get("name", ""), own.get("restart") == "true"
-    )
+    asked = split(arguments, _OWN, _REQUIRED, _USAGE)
+    name = asked.own.get("name", "")
+    return Arguments(asked.own["input"], asked.own["output"], asked.overrides, asked.file, name, asked.restart)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,3 +38,12 @@ def test_a_relative_output_would_vanish_with_the_jobs_working_directory(monkeypa
     with pytest.raises(ConfigError, match="would vanish"):
         parse(["input=/photos", "output=out"])
     assert parse(["input=/photos", "output=s3://bucket/out"]).output == "s3://bucket/out"
+
+
+def test_a_benchmark_needs_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from ray_jobs.benchmark_backbones import main as benchmark
+
+    assert benchmark(["input=photos", "output=o"]) == 2
+    assert "settings is missing" in capsys.readouterr().err
+    assert benchmark(["input=photos", f"output={tmp_path}", f"settings={tmp_path}/none.yaml"]) == 2
+    assert "there is no settings file" in capsys.readouterr().err

@@ -323,6 +323,8 @@ class TrackingConfig:
     """W&B project."""
     group: str = ""
     """W&B group, the job's name in a batch."""
+    label: str = ""
+    """Put before the names of the runs, so that those of several batches in one group are told apart."""
     media_every: int = 5
     """Preview pictures between two that W&B gets; 0 sends it only the contact sheet and the video at the end. An avatar
     has ``loop.iterations / loop.preview_every`` previews; the folder keeps the newest whatever is sent."""

@@ -110,6 +110,19 @@ def test_the_batch_has_its_run(tmp_path: Path, use_wandb: Any):
     assert fake.run.exit_code == 0
 
 
+def test_batches_of_one_group_have_runs_of_their_own(tmp_path: Path, use_wandb: Any):
+    fake = use_wandb(FakeWandb())
+    for label in ("one", "two"):
+        tracking = TrackingConfig(group="trial", label=label)
+        with SystemRun(tmp_path, tracking, f"job-{label}", {}), Tracker(tmp_path / label, tracking, "me", {}):
+            pass
+    with SystemRun(tmp_path, TrackingConfig(group="trial"), "job", {}):
+        pass
+    assert {call["group"] for call in fake.calls} == {"trial"}
+    ids = ["trial-one-system", "trial-one-me", "trial-two-system", "trial-two-me", "trial-job-system"]
+    assert [call["id"] for call in fake.calls] == ids
+
+
 @pytest.mark.parametrize(("attempt", "resume", "steps"), [(1, None, [0, 1200]), (2, "allow", [10_000_000, 10_001_200])])
 def test_a_job_that_is_submitted_again_continues(
     tmp_path: Path, use_wandb: Any, attempt: int, resume: Any, steps: list[int]

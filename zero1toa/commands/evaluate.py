@@ -7,28 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from zero1toa import media
 from zero1toa.commands.player import open_player
 from zero1toa.commands.render import check_writable
-from zero1toa.evaluation.control import ControlReport, measure_control
-from zero1toa.evaluation.playback import AvatarPlayer
+from zero1toa.evaluation.control import ControlReport, control_of
 from zero1toa.evaluation.portrait_view import PortraitFigures, measure_portrait
-
-
-def control_of(player: AvatarPlayer, size: int = 512) -> ControlReport:
-    """Measure an avatar's control by MediaPipe on its renders; a turned head is seen by a turned camera."""
-
-    def render(arkit: Tensor, yaw: float) -> NDArray[np.uint8]:
-        return player.render(arkit[None].numpy(), azimuth=-yaw, size=size)[0]
-
-    return measure_control(render, player.head, player.bundle.params)
 
 
 def figures_of(portrait: PortraitFigures | None, control: ControlReport) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa import media
-from zero1toa.commands.evaluate import checks_of, control_of, figures_of
+from zero1toa.commands.evaluate import checks_of, figures_of
 from zero1toa.config import Config, to_dict
+from zero1toa.evaluation.control import control_of
 from zero1toa.evaluation.playback import AvatarPlayer
 from zero1toa.evaluation.portrait_view import PortraitFigures, measure_portrait, premultiplied_resize
 from zero1toa.head.arkit import ARKIT_NAMES, coefficients

@@ -25,7 +25,7 @@ from zero1toa.distributed.bulletin import Bulletin
 from zero1toa.distributed.generate import avatars_at_once, run_on_ray
 from zero1toa.distributed.metrics import Metrics
 from zero1toa.distributed.portraits import Portraits
-from zero1toa.distributed.records import Load
+from zero1toa.distributed.records import Load, Served
 from zero1toa.errors import StorageError
 from zero1toa.storage import Storage
 from zero1toa.symgen.identity import shaping_values
@@ -41,10 +41,12 @@ class BatchResult:
     Attributes:
         rows: newest row of every portrait, by its id, in the manifest's order.
         job: id of the job.
+        served: what the refiners did that were there at the end; nothing if there was nothing to do.
     """
 
     rows: dict[str, Row]
     job: str
+    served: tuple[Served, ...] = ()
 
     @property
     def counts(self) -> Counter[State]:
@@ -65,6 +67,7 @@ def run_batch(
     hear: Hear = lambda key, event: None,
     say: Callable[[str], None] = lambda line: None,
     dashboard: bool = False,
+    alive: Callable[[], None] = lambda: None,
 ) -> BatchResult:
     """Make the avatars of all portraits that have none yet.
 
@@ -81,6 +84,7 @@ def run_batch(
         hear: receives every event and every new row, with the portrait's id.
         say: receives a line about the job now and then.
         dashboard: start Ray's dashboard, if this call starts Ray.
+        alive: called several times a second; what it raises ends the batch as Ctrl-C does, after checkpoints.
 
     Raises:
         OutputError: if another job works in the output, or it belongs to another configuration.
@@ -92,7 +96,8 @@ def run_batch(
     with JobLock(output, name or output.name, say=say) as lock:
         job = open_job(output, name or output.name, config, restart=restart)
         named = [(entry, _named(one, job.name)) for entry, one in entries]
-        watch = _Watch([entry for entry, _ in entries], output, job.id, config, lock)
+        watch = _Watch([entry for entry, _ in entries], output, job.id, config, lock, alive)
+        served: list[Served] = []
         portraits = Portraits(
             named,
             watch.ledger,
@@ -117,7 +122,7 @@ def run_batch(
             if portraits.more():
                 avatars = min(avatars_at_once(config, config.batch.at_once), len(portraits.doing))
                 helpers = max(1, min(config.batch.look_ahead, os.cpu_count() or 1))
-                run_on_ray(
+                served = run_on_ray(
                     portraits,
                     _named(config, job.name),
                     avatars=avatars,
@@ -128,13 +133,21 @@ def run_batch(
         rows = watch.ledger.rows()
         ordered = {entry.id: rows[entry.id] for entry, _ in entries}
         write_tables(output, ordered.values())
-        return BatchResult(ordered, job.id)
+        return BatchResult(ordered, job.id, tuple(served))
 
 
 class _Watch:
     """Keeps the batch's curves, its summaries, and its hold on the output."""
 
-    def __init__(self, entries: Sequence[Entry], output: Storage, job: str, config: Config, lock: JobLock) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        output: Storage,
+        job: str,
+        config: Config,
+        lock: JobLock,
+        alive: Callable[[], None],
+    ) -> None:
         self.ledger = Ledger(output)
         self.portraits: Portraits | None = None
         self._entries = entries
@@ -142,6 +155,7 @@ class _Watch:
         self._job = job
         self._refresh = config.batch.refresh
         self._lock = lock
+        self._alive = alive
         self._bulletin = Bulletin(output)
         self._began = time.monotonic()
         self._started = datetime.now(UTC)
@@ -159,6 +173,7 @@ class _Watch:
             OutputError: if another job has taken over the output.
             StorageError: if the output cannot be written.
         """
+        self._alive()
         self._lock.check()
         if load is not None:
             self._metrics.load(load)

@@ -19,7 +19,7 @@ from zero1toa.distributed.drain import draining_nodes
 from zero1toa.distributed.failures import deaths
 from zero1toa.distributed.placement import Placement
 from zero1toa.distributed.reconstruction import Outcome
-from zero1toa.distributed.records import DatasetRef, Job, Load
+from zero1toa.distributed.records import DatasetRef, Job, Load, Served
 from zero1toa.distributed.refiner_pool import RefinerPool
 from zero1toa.distributed.store_actor import AVATARS_PER_WRITER, StoreActor
 from zero1toa.distributed.trainer_pool import TrainerPool, Training
@@ -106,8 +106,8 @@ class Coordinator:
         self._refiners = RefinerPool(refiners, config, placement, self._dispatcher, self._stores, threads)
         self._trainers = TrainerPool(avatars, placement, self._dispatcher, self._stores, threads, self._hear)
 
-    def run(self) -> None:
-        """Work until there is nothing more to do.
+    def run(self) -> list[Served]:
+        """Work until there is nothing more to do; returns what the refiners did that were there at the end.
 
         Raises:
             BackboneError: if the refiners' processes keep dying.
@@ -123,7 +123,8 @@ class Coordinator:
             self._trainers.stop()
             raise
         finally:
-            self._dismiss()
+            served = self._dismiss()
+        return served
 
     def _turn(self) -> None:
         import ray
@@ -238,16 +239,17 @@ class Coordinator:
             except deaths():
                 return  # the dispatcher is being restarted
 
-    def _dismiss(self) -> None:
+    def _dismiss(self) -> list[Served]:
         """End all actors: on a cluster that stays, they would hold their GPUs."""
         import ray
 
         self._dispatcher.close.remote()
-        self._refiners.dismiss()
+        served = self._refiners.dismiss()
         self._trainers.dismiss()
         # Last, because calls to them that nobody could answer would be retried for ever.
         for service in (self._dispatcher, *self._stores):
             ray.kill(service)
+        return served
 
 
 def policy_of(config: DistributedConfig, interval: int) -> StalenessPolicy:

@@ -13,7 +13,7 @@ from zero1toa.distributed.coordinator import Coordinator, Work
 from zero1toa.distributed.limits import share_threads, thread_variables
 from zero1toa.distributed.placement import AVATARS_PER_REFINER, Placement, plan
 from zero1toa.distributed.reconstruction import Outcome
-from zero1toa.distributed.records import Job, Load
+from zero1toa.distributed.records import Job, Load, Served
 from zero1toa.distributed.room import await_room
 from zero1toa.distributed.session import ray_session
 from zero1toa.storage import Storage
@@ -87,7 +87,7 @@ def run_on_ray(
     helpers: int = 0,
     dashboard: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> None:
+) -> list[Served]:
     """Run a piece of work on the Ray cluster that is there, or on one of this machine.
 
     Args:
@@ -97,6 +97,9 @@ def run_on_ray(
         helpers: CPUs that a cluster of this machine offers for tasks besides the actors.
         dashboard: start Ray's dashboard, if this call starts Ray.
         say: receives a line if machines have to be waited for.
+
+    Returns:
+        What the refiners did that were there at the end.
 
     Raises:
         UserError: for what concerns all avatars, such as a cluster without room for the actors.
@@ -119,7 +122,7 @@ def run_on_ray(
             reconstruct_gpus=config.distributed.reconstruct_gpus,
         )
         await_room(placement, refiners, avatars, config.distributed.wait, say, helpers=min(helpers, 1))
-        Coordinator(work, config, placement, refiners, avatars, threads).run()
+        return Coordinator(work, config, placement, refiners, avatars, threads).run()
 
 
 class _Jobs:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 from zero1toa.render.threads import available_cores, set_threads
+
+if TYPE_CHECKING:
+    import torch
 
 CONTEXT = 0.6
 """GiB of GPU memory that a process takes before its first tensor, which torch does not count."""
@@ -48,3 +54,15 @@ def limit_memory(share: float) -> None:
         return
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT * 2**30 / total, share / 2))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory in bytes that this process has held so far: that of torch on a GPU, else all that it had in RAM."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kibibytes

@@ -84,6 +84,21 @@ class Turn:
 
 
 @dataclasses.dataclass(frozen=True)
+class Served:
+    """What a refiner did before there was no more work.
+
+    Attributes:
+        clips: clips refined.
+        peak_memory: most memory that it held at a time, bytes: what torch allocated on its GPU, else its process.
+        on_gpu: whether that is a GPU's memory.
+    """
+
+    clips: int
+    peak_memory: int
+    on_gpu: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Load:
     """How busy the refiners are.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.config import Config
-from zero1toa.distributed.records import DatasetRef, Order
+from zero1toa.distributed.records import DatasetRef, Order, Served
 from zero1toa.errors import UserError
 from zero1toa.symgen.store import Reference
 from zero1toa.types import RefineRequest
@@ -51,13 +51,13 @@ class RefinementActor:
         self._gpu = gpu
         self._commits: dict[str, Future[None]] = {}  # by request id, the oldest first
 
-    def run(self) -> int:
-        """Work until there is no more; returns the number of clips served.
+    def run(self) -> Served:
+        """Work until there is no more.
 
         Raises:
             UserError: if the backbone cannot be loaded, or the dataset not written: no worker could do better.
         """
-        from zero1toa.distributed.limits import limit_memory, limit_threads
+        from zero1toa.distributed.limits import limit_memory, limit_threads, peak_memory
         from zero1toa.distributed.node import prepare_node
         from zero1toa.symgen.loop import choose_device
         from zero1toa.symgen.refinery import Refiner
@@ -66,7 +66,8 @@ class RefinementActor:
         prepare_node(self._config, device)
         limit_threads(self._threads)
         limit_memory(self._gpu)
-        return self.serve(Refiner(self._config, device).together)
+        clips = self.serve(Refiner(self._config, device).together)
+        return Served(clips, peak_memory(device), device.type == "cuda")
 
     def serve(self, refine: Refine) -> int:
         """Work until there is no more, with any way to refine; returns the number of clips served.

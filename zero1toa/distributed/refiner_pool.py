@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from zero1toa.config import Config
 from zero1toa.distributed.failures import MAX_DEATHS, cause, deaths, first_line
 from zero1toa.distributed.placement import Placement
+from zero1toa.distributed.records import Served
 from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.errors import BackboneError
 
@@ -98,12 +100,21 @@ class RefinerPool:
         self.start()
         return f"{name} died; its clip is given to another one"
 
-    def dismiss(self) -> None:
-        """End all, giving those that wait for work the time to hear that there is no more."""
+    def dismiss(self) -> list[Served]:
+        """End all, giving those that wait for work the time to hear that there is no more.
+
+        Returns:
+            What those did that ended by themselves.
+        """
         import ray
 
+        served: list[Served] = []
         if self._running:
-            ray.wait(list(self._running), num_returns=len(self._running), timeout=_GOODBYE_SECONDS)
+            ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=_GOODBYE_SECONDS)
+            for reference in ended:
+                with contextlib.suppress(Exception):  # one that failed has nothing to tell, and is not needed any more
+                    served.append(ray.get(reference))
         for _, handle in self._running.values():
             ray.kill(handle)
         self._running.clear()
+        return served

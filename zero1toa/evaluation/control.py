@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from zero1toa.head.arkit import ARKIT_NAMES, coefficients
 from zero1toa.head.protocol import N_LANDMARKS, HeadModel, HeadParams
 from zero1toa.portrait.fitting import DISTANCE, head_yaw
 from zero1toa.portrait.landmarks import detect_landmarks, face_height
+
+if TYPE_CHECKING:
+    from zero1toa.evaluation.playback import AvatarPlayer
 
 Points = NDArray[np.floating]
 
@@ -167,6 +170,19 @@ def measure_control(
         yaw={yaw: measure_yaw(turned[yaw], rigid) - straight for yaw in turns},
         found={yaw: bool(np.isfinite(turned[yaw]).all()) for yaw in far_turns},
     )
+
+
+def control_of(player: AvatarPlayer, size: int = 512) -> ControlReport:
+    """Measure the control of an avatar that can be played; a turned head is seen by a turned camera.
+
+    Raises:
+        AssetError: MediaPipe is missing.
+    """
+
+    def render(arkit: torch.Tensor, yaw: float) -> NDArray[np.uint8]:
+        return player.render(arkit[None].numpy(), azimuth=-yaw, size=size)[0]
+
+    return measure_control(render, player.head, player.bundle.params)
 
 
 def find_landmarks(image: NDArray[np.uint8]) -> Points:

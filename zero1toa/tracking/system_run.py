@@ -20,6 +20,8 @@ _STATES = ("waiting", "preparing", "training", "finishing", "done", "failed")
 class SystemRun:
     """The run ``<job>-system`` in the job's group; a context manager. Nothing that goes wrong in it reaches the batch.
 
+    In a group of the user's own, which other batches may share, it is ``<group>-<label, else job>-system``.
+
     A job that is submitted again continues the curves of the earlier ones. W&B wants steps that only grow, so each job
     has a range of steps of its own; draw the curves over time, where the gaps between the ranges do not show.
 
@@ -41,13 +43,14 @@ class SystemRun:
 
         Args:
             folder: local folder, where W&B makes its ``wandb`` folder.
-            config: mode and project; the group is ``job``.
+            config: mode, project and group; without a group it is ``job``.
             job: name of the job.
             run_config: the batch's configuration, kept with the run.
             report: takes one line about a fallback.
             attempt: number of this job among those with its output; the first begins the run anew.
         """
-        grouped = dataclasses.replace(config, group=job)
+        label = config.label or (job if config.group not in ("", job) else "")
+        grouped = dataclasses.replace(config, group=config.group or job, label=label)
         self._first = (attempt - 1) * _STEPS
         self._run = WandbRun(grouped, folder, SYSTEM, run_config, report, job_type=SYSTEM, first_step=self._first)
         self.run_id = self._run.run_id

@@ -84,6 +84,7 @@ class WandbRun:
         self._run: Any = None
         self._step = first_step
         self.mode = "disabled"
+        name = "-".join(part for part in (config.label, name) if part)
         self.run_id = run_id or run_identity(config.group, name, job_type)
         continues = bool(run_id) or first_step > 0
         for mode in {"online": ("online", "offline"), "offline": ("offline",)}.get(config.wandb, ()):
