@@ -71,8 +71,8 @@ def split(arguments: Sequence[str], own: Sequence[str], required: Sequence[str],
             raise ConfigError(f"{key} is missing{hint}; {usage}")
     if _IN_JOB in os.environ and not Path(found["output"]).is_absolute() and "://" not in found["output"]:
         raise ConfigError(
-            f"output={found['output']} is relative to the job's copy of the working directory and would vanish with it; "
-            "give an absolute path or a URL"
+            f"output={found['output']} is relative to the job's copy of the working directory and would vanish with "
+            "it; give an absolute path or a URL"
         )
     if found.get("restart", "false") not in ("true", "false"):
         raise ConfigError(f"restart={found['restart']} must be true or false")
