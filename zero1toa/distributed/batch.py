@@ -98,13 +98,15 @@ def run_batch(
         named = [(entry, _named(one, job.name)) for entry, one in entries]
         watch = _Watch([entry for entry, _ in entries], output, job.id, config, lock, alive)
         served: list[Served] = []
+        avatars = min(avatars_at_once(config, config.batch.at_once), max(len(named), 1))
+        look_ahead = config.batch.look_ahead or avatars
         portraits = Portraits(
             named,
             watch.ledger,
             output,
             job.id,
             digest=_digest(config),
-            look_ahead=config.batch.look_ahead,
+            look_ahead=look_ahead,
             retry_failed=config.batch.retry_failed,
             keep_dataset=config.batch.keep_dataset,
             background=config.render.background,
@@ -120,8 +122,8 @@ def run_batch(
             )
             closing.callback(watch.close)
             if portraits.more():
-                avatars = min(avatars_at_once(config, config.batch.at_once), len(portraits.doing))
-                helpers = max(1, min(config.batch.look_ahead, os.cpu_count() or 1))
+                avatars = min(avatars, len(portraits.doing))
+                helpers = min(look_ahead, os.cpu_count() or 1)
                 served = run_on_ray(
                     portraits,
                     _named(config, job.name),

@@ -91,7 +91,7 @@ class Portraits:
         self._output = output
         self._job = job
         self._digest = digest
-        self._look_ahead = max(look_ahead, 1)
+        self._look_ahead = look_ahead
         self._keep_dataset = keep_dataset
         self._background = tuple(background)
         self._alive = alive
