@@ -304,8 +304,8 @@ class BatchConfig:
     at_once: int = 0
     """Avatars in work at a time; 0 takes 1.5 for each refiner, which keeps refiners busy without any staleness."""
     look_ahead: int = 0
-    """Portraits that are prepared before a trainer is free for them; 0 prepares as many as are in work at a time, so that
-    a large fleet does not wait for its first portraits."""
+    """Portraits that are prepared before a trainer is free for them; 0 prepares as many as are in work at a time, so
+    that a large fleet does not wait for its first portraits."""
     retry_failed: bool = False
     """Try portraits again that failed in an earlier job with this output."""
     keep_dataset: bool = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from zero1toa.distributed.session import process_token
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def machines(head: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[
     # Short, because it holds sockets, whose paths have to stay under 108 characters.
     folder = tempfile.mkdtemp(prefix="z1am-")
     token = Path(folder) / "token"
-    token.write_text(secrets.token_hex(32))
+    token.write_text(process_token())
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patch.delenv(name)

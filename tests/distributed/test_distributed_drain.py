@@ -8,19 +8,19 @@ import pytest
 from zero1toa.distributed.drain import drain_node, draining_nodes, on_nodes, seconds_left
 from zero1toa.distributed.placement import Placement, plan
 from zero1toa.distributed.room import await_room, free_rooms, total_rooms
+from zero1toa.distributed.session import process_token
 from zero1toa.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A head and a spot machine. The short folder holds sockets, whose paths have to stay under 108 characters."""
-    import secrets
     import shutil
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="z1ac-")
     token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text(secrets.token_hex(32))
+    token.write_text(process_token())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))

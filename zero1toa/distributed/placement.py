@@ -19,6 +19,9 @@ AVATARS_PER_REFINER = 1.5
 RECONSTRUCTION_GPU = 0.25
 """Share of a GPU of a trainer that has room: it waits for refined clips about three quarters of its time."""
 
+MORE_THAN_HALF = 0.52
+"""Share of a refiner that has a GPU for itself and some trainers."""
+
 HEAD, REFINE, RECON = "head", "refine", "recon"
 """Values of the label ``role``."""
 
@@ -69,9 +72,9 @@ def plan(
 ) -> Placement:
     """Share the GPUs between refiners and trainers, and say which nodes each actor prefers.
 
-    A refiner gets a whole GPU where there are enough, a trainer a quarter; on fewer GPUs all share evenly, in
-    fractions that fill each GPU exactly (Ray does not split an actor over two GPUs). A share that is given is taken as
-    it is.
+    A refiner gets a whole GPU where there are enough, a trainer a quarter. With fewer GPUs, but one for each refiner,
+    each holds a refiner and its trainers; with fewer still all share evenly. Fractions fill each GPU (Ray does not
+    split an actor over two). A share that is given is taken as it is.
 
     Refiners and trainers prefer the nodes labelled for them. Refiners may run on spot machines, since what dies with
     one is a clip; trainers avoid them where they can, and services run on one only where there is nothing else.
@@ -167,6 +170,9 @@ def _shares(
     if refine < 0 and reconstruct < 0:
         if _gpus_for([1.0] * refiners + [RECONSTRUCTION_GPU] * avatars) <= gpus:
             return 1.0, RECONSTRUCTION_GPU
+        if refiners <= gpus:
+            # More than half for a refiner, so that no two of them share a GPU while another has none.
+            return MORE_THAN_HALF, _part_of(1 - MORE_THAN_HALF, math.ceil(avatars / int(gpus)))
         even = _part(math.ceil((refiners + avatars) / int(gpus)))
         return even, even
     # One is given: the other gets what it would have, or the largest part with which all fit.
@@ -182,7 +188,12 @@ def _largest(given: list[float], count: int, generous: float, gpus: float) -> fl
 
 def _part(number: int) -> float:
     """One of ``number`` parts of a GPU, rounded down to Ray's steps of a ten-thousandth."""
-    return 1.0 if number == 1 else round(1 / number - 5e-5, 4)
+    return 1.0 if number == 1 else _part_of(1.0, number)
+
+
+def _part_of(whole: float, number: int) -> float:
+    """One of ``number`` parts of a share of a GPU, rounded down likewise."""
+    return round(whole / number - 5e-5, 4)
 
 
 def _gpus_for(shares: list[float]) -> int:

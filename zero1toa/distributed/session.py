@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import secrets
@@ -36,6 +37,12 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True  # another user's
     return True
+
+
+@functools.cache
+def process_token() -> str:
+    """The token of all private clusters of this process: Ray reads it once, and would refuse the next cluster's."""
+    return secrets.token_hex(32)
 
 
 @contextmanager
@@ -80,7 +87,7 @@ def ray_session(cpus: int, *, dashboard: bool = False, variables: Mapping[str, s
     own_token = not any(name in os.environ for name in _TOKENS)
     if own_token:  # Ray would write one into the home folder, which may be read-only
         token = Path(folder) / "token"
-        token.write_text(secrets.token_hex(32))
+        token.write_text(process_token())
         os.environ[_TOKENS[0]] = str(token)
     try:
         ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard, _temp_dir=folder, **quiet)
