@@ -30,10 +30,11 @@ MAY = {
     "motion": {"head", "portrait"},
     "evaluation": CORE | {"motion"},
     "batch": CORE,
+    "dataset": CORE,
     "distributed": CORE | {"batch", "evaluation", "tracking"},
     "planning": CORE,
     "tracking": CORE | {"evaluation", "batch"},
-    "commands": CORE | {"motion", "evaluation", "batch", "distributed", "planning", "tracking"},
+    "commands": CORE | {"motion", "evaluation", "batch", "dataset", "distributed", "planning", "tracking"},
 }
 HEAVY = {"mediapipe", "diffusers", "ray", "wandb", "gsplat", "lpips", "rembg", "imageio_ffmpeg"}
 

@@ -45,6 +45,15 @@ def test_files_come_back(storage: Storage):
         storage.read("a/b.txt")
 
 
+def test_files_can_be_streamed(storage: Storage):
+    storage.write("a.bin", bytes(range(200)))
+    with storage.open("a.bin") as stream:
+        assert stream.read(3) == b"\x00\x01\x02"
+        assert stream.read() == bytes(range(3, 200))
+    with pytest.raises(FileNotFoundError):
+        storage.open("b.bin")
+
+
 def test_a_storage_is_pickled_by_its_url(storage: Storage):
     storage.write("x", b"1")
     again = pickle.loads(pickle.dumps(storage))

@@ -231,6 +231,37 @@ def evaluate(
     run(bundle, output, device)
 
 
+@app.command("export-dataset")
+@guarded
+def export_dataset(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Output folder of generate or batch, path or URL.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="Folder to export to, path or URL.")],
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="Every version of a clip that is still there, not the newest alone.")
+    ] = False,
+    renders: Annotated[
+        bool, typer.Option("--renders", help="With the render that each clip was refined from.")
+    ] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Of a batch, unfinished avatars too.")] = False,
+    shard_mb: Annotated[int, typer.Option(min=1, help="Largest size of a shard in megabytes.")] = 256,
+) -> None:
+    """Export refined clips with cameras, poses and landmarks as webdataset shards."""
+    from zero1toa.commands.export_dataset import export
+
+    export(source, output, all_versions=all_versions, renders=renders, unfinished=unfinished, shard_mb=shard_mb)
+
+
+@app.command("verify-dataset")
+@guarded
+def verify_dataset(
+    dataset: Annotated[str, typer.Argument(metavar="DIR", help="An exported dataset, path or URL.")],
+) -> None:
+    """Compare the shards of an exported dataset with their checksums."""
+    from zero1toa.commands.export_dataset import check
+
+    check(dataset)
+
+
 @assets_app.callback(invoke_without_command=True)
 @guarded
 def _assets(context: typer.Context) -> None:

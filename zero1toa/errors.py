@@ -67,6 +67,10 @@ class StorageError(OutputError):
     """A folder cannot be reached, or its disk is full: nothing that is kept there can go on."""
 
 
+class DatasetError(UserError):
+    """An exported dataset that is damaged, incomplete or from a newer version, or clips that cannot be exported."""
+
+
 class BackboneError(ZeroOneError):
     """The diffusion backbone failed on a request; another worker may succeed."""
 

@@ -55,10 +55,15 @@ def write_png(path: Path, image: Picture) -> None:
         temporary.write_bytes(png(image))
 
 
-def png(image: Picture) -> bytes:
-    """Encode ``image`` (``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]`` uint8) as PNG."""
+def png(image: Picture, level: int = 6) -> bytes:
+    """Encode ``image`` (``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]`` uint8) as PNG.
+
+    Args:
+        image: the picture.
+        level: effort of the compression, 1 to 9; 1 takes less than half the time of 6, and a tenth more room.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=level)
     return buffer.getvalue()
 
 

@@ -139,6 +139,15 @@ class Storage:
         """Content of a UTF-8 text file; raises as :meth:`read`."""
         return self.read(name).decode()
 
+    def open(self, name: str) -> BinaryIO:
+        """A file as a stream to be read from its beginning, which the caller closes; raises as :meth:`read`.
+
+        Reading from the stream raises the protocol's own errors.
+        """
+        with self._explained(name):
+            stream: BinaryIO = self._fs.open(self._path(name), "rb")
+        return stream
+
     def exists(self, name: str = "") -> bool:
         """Whether there is a file or folder of this name; raises StorageError as :meth:`read`."""
         with self._explained(name):

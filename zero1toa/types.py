@@ -78,6 +78,8 @@ class ClipSpec:
         eyes: ``[T, 2, 3]`` float32.
         lids: ``[T, 2]`` float32.
         azimuths: camera azimuth of each frame in degrees ``[T]`` float32, 0 in front, + towards the subject's left.
+        arkit: ARKit coefficients ``[T, 52]`` float32 that expression, jaw, eyes and lids were made of; None where they
+            come from a recording in the head model's own coefficients.
     """
 
     key: SampleKey
@@ -90,6 +92,7 @@ class ClipSpec:
     eyes: NDArray[np.float32]
     lids: NDArray[np.float32]
     azimuths: NDArray[np.float32]
+    arkit: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return int(self.viewmats.shape[0])

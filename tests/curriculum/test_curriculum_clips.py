@@ -117,9 +117,16 @@ def test_locked_frames_show_the_last_open_pose(clips):
         shown = unlocked_spec(spec, unlocked)
         for i in range(16):  # paper eq. 2, frames counted from 1: p_i = p^_min(i, j)
             source = min(i + 1, unlocked) - 1
-            for name in ("viewmats", "Ks", "expression", "jaw", "neck", "eyes", "lids", "azimuths"):
+            for name in ("viewmats", "Ks", "expression", "jaw", "neck", "eyes", "lids", "azimuths", "arkit"):
                 assert (getattr(shown, name)[i] == getattr(spec, name)[source]).all()
     assert (unlocked_spec(spec, 1).azimuths == 0).all()
+
+
+def test_a_recording_has_no_arkit_coefficients_in_any_of_its_frames(clips):
+    recorded = dataclasses.replace(of(clips, "temporal_real")[0], arkit=None)
+    shown = unlocked_spec(recorded, 3)
+    assert shown.arkit is None
+    assert (shown.expression[2:] == recorded.expression[2]).all()
 
 
 @pytest.mark.parametrize("unlocked", [0, 17])

@@ -42,6 +42,29 @@ class NewAvatar:
 
 
 @torch.no_grad()
+def fit_params(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> tuple[HeadParams, tuple[str, ...]]:
+    """The portrait's head as its avatar has it: laid on the landmarks, the scalp lifted to the matte's outline.
+
+    Args:
+        head: head model.
+        portrait: the carved, fitted portrait.
+        config: which additions to the paper are on.
+
+    Returns:
+        The parameters on the CPU, and what was assumed, one line each.
+    """
+    params = portrait.params.to("cpu")
+    notes: list[str] = []
+    if config.landmark_offset:
+        params = lay_on_landmarks(head.to("cpu"), dataclasses.replace(portrait, params=params))
+    if config.hair_volume:
+        volume = fit_hair(head.to("cpu"), dataclasses.replace(portrait, params=params))
+        params = volume.params
+        notes.append(f"hair: the scalp is lifted by {1000 * volume.thickness:.0f} mm on average to the matte's outline")
+    return params, tuple(notes)
+
+
+@torch.no_grad()
 def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> NewAvatar:
     """Make the initial avatar of a portrait; deterministic.
 
@@ -54,13 +77,7 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
         config: counts, opacities, and which additions to the paper are on.
     """
     device = head.faces.device
-    params, notes = portrait.params.to("cpu"), []
-    if config.landmark_offset:
-        params = lay_on_landmarks(head.to("cpu"), dataclasses.replace(portrait, params=params))
-    if config.hair_volume:
-        volume = fit_hair(head.to("cpu"), dataclasses.replace(portrait, params=params))
-        params = volume.params
-        notes.append(f"hair: the scalp is lifted by {1000 * volume.thickness:.0f} mm on average to the matte's outline")
+    params, notes = fit_params(head, portrait, config)
     params = params.to(device)
     neutral = head.neutral().to(device)
     rest = head.vertices(neutral.replace(shape=params.shape, offset=params.offset))
@@ -81,4 +98,4 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
             loose = len(avatar) - len(seen)
             seen = torch.cat([seen, seen.new_zeros(loose)])
             kept = torch.cat([kept, kept.new_zeros(loose)])
-    return NewAvatar(avatar, params, seen, kept, tuple(notes))
+    return NewAvatar(avatar, params, seen, kept, notes)

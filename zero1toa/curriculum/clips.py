@@ -12,7 +12,7 @@ from zero1toa.curriculum.cameras import Lens, path
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.types import ClipSpec, SampleKey
 
-_PER_FRAME = ("viewmats", "Ks", "expression", "jaw", "neck", "eyes", "lids", "azimuths")
+_PER_FRAME = ("viewmats", "Ks", "expression", "jaw", "neck", "eyes", "lids", "azimuths", "arkit")
 
 
 def clip_spec(
@@ -44,7 +44,8 @@ def clip_spec(
     with torch.no_grad():
         straight = identity.replace(neck=torch.zeros_like(identity.neck))
         params = head.arkit(torch.from_numpy(np.ascontiguousarray(coefficients, np.float32)), straight)
-    return posed_spec(key, head=head, params=params, azimuths=azimuths, elevations=elevations, lens=lens, size=size)
+    spec = posed_spec(key, head=head, params=params, azimuths=azimuths, elevations=elevations, lens=lens, size=size)
+    return dataclasses.replace(spec, arkit=np.asarray(coefficients, np.float32))
 
 
 def posed_spec(
@@ -103,4 +104,5 @@ def unlocked_spec(spec: ClipSpec, unlocked: int) -> ClipSpec:
     if not 1 <= unlocked <= len(spec):
         raise ValueError(f"a clip of {len(spec)} frames can have 1 to {len(spec)} open frames, not {unlocked}")
     source = np.minimum(np.arange(len(spec)), unlocked - 1)
-    return dataclasses.replace(spec, **{name: getattr(spec, name)[source] for name in _PER_FRAME})
+    values = {name: getattr(spec, name) for name in _PER_FRAME}
+    return dataclasses.replace(spec, **{name: value[source] for name, value in values.items() if value is not None})

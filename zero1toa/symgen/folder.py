@@ -51,6 +51,22 @@ class RunFolder:
         return self.root.locate(PREVIEW)
 
 
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Whose generation a folder holds: what is compared before it is continued.
+
+    Attributes:
+        avatar: avatar id.
+        portrait: :func:`portrait_digest`.
+        config: :func:`~zero1toa.symgen.identity.shaping_values` of the configuration.
+    """
+
+    avatar: str
+    portrait: str
+    config: dict[str, Any]
+
+
+IDENTITY = "checkpoint/identity.json"
 STATE = "state.pt"
 PREVIEW = "preview.png"
 
@@ -68,28 +84,40 @@ def open_run(output: Path | Storage, portrait: Portrait, config: Config) -> RunF
         OutputError: if the folder cannot be written or belongs to another portrait or configuration.
     """
     root = output if isinstance(output, Storage) else Storage(output)
-    name = "checkpoint/identity.json"
     digest = portrait_digest(portrait)
     settings = shaping_values(to_dict(config))
-    if not root.exists(name):
+    if not root.exists(IDENTITY):
         avatar = f"{root.name}-{digest[:8]}"
-        about: dict[str, Any] = {"avatar": avatar, "portrait": digest, "config": settings}
-        root.write(name, json.dumps(about, indent=1))
+        root.write(IDENTITY, json.dumps(dataclasses.asdict(Identity(avatar, digest, settings)), indent=1))
         return RunFolder(root, avatar)
-    path = root.locate(name)
-    try:
-        about = json.loads(root.read(name))
-        avatar, before, kept = str(about["avatar"]), about["portrait"], dict(about["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path} cannot be read ({error}); choose another output folder, or remove it") from error
-    if before != digest:
+    kept = read_identity(root)
+    if kept.portrait != digest:
         raise OutputError(f"{root} belongs to another portrait; choose another output folder, or remove it")
-    if changes := describe_changes(kept, settings):
+    if changes := describe_changes(kept.config, settings):
         raise OutputError(
             f"{root} was begun with another configuration ({changes}); use the same values to continue, or "
             "choose another output folder"
         )
-    return RunFolder(root, avatar)
+    return RunFolder(root, kept.avatar)
+
+
+def read_identity(root: Storage) -> Identity:
+    """Whose generation a folder holds.
+
+    Args:
+        root: the output folder of a generation.
+
+    Raises:
+        OutputError: if there is no such record, or it is damaged.
+    """
+    try:
+        about = json.loads(root.read(IDENTITY))
+        return Identity(str(about["avatar"]), about["portrait"], dict(about["config"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{root.locate(IDENTITY)} cannot be read ({error}), so nobody knows whose avatar this is; choose another "
+            "folder, or remove it"
+        ) from error
 
 
 def portrait_digest(portrait: Portrait) -> str:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zero1toa.config import Config
+from zero1toa.errors import ConfigError
+
 # Sections that say where a run goes and how fast, not what comes out: a continued run may change them.
 _FREE = ("device", "tracking", "distributed", "batch", "loop.checkpoint_every", "loop.preview_every")
 _SHOWN = 3
@@ -17,6 +23,23 @@ def shaping_values(config: Mapping[str, Any]) -> dict[str, Any]:
         config: :func:`zero1toa.config.to_dict`.
     """
     return {key: value for key, value in _flatten(config, "").items() if not _is_free(key)}
+
+
+def config_of(values: Mapping[str, Any]) -> Config:
+    """The configuration that has these :func:`shaping_values`; what does not shape an avatar is left at its default.
+
+    Raises:
+        ConfigError: for a value that this version does not know, or of another type.
+    """
+    config = OmegaConf.structured(Config)
+    try:
+        for key, value in values.items():
+            OmegaConf.update(config, key, value)
+        made = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{str(error).splitlines()[0]}; was it made by another version of zero1toa?") from error
+    assert isinstance(made, Config)
+    return made
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -205,6 +205,12 @@ class SymGENStore:
             ) from error
         return pictures
 
+    def kept(self, key: SampleKey) -> list[int]:
+        """Versions of a clip whose pictures are still there, the oldest first; the newest is always among them."""
+        names = (name.removesuffix(".npz") for name in self.root.files(_objects(key), ".npz"))
+        numbers = sorted(int(name) for name in names if name.isdigit())
+        return [number for number in numbers if number <= self.version(key)]
+
     def fetch(self, key: SampleKey, version: int) -> tuple[NDArray[np.uint8], int]:
         """Pictures of a committed version, and how many of its frames were open; raises as :meth:`load`."""
         return self.load(key, version), self.record(key, version).unlocked
@@ -221,11 +227,9 @@ class SymGENStore:
         """
         deleted = 0
         for key, version in oldest.items():
-            folder = _objects(key)
-            for name in self.root.files(folder, ".npz"):
-                number = name.removesuffix(".npz")
-                if number.isdigit() and int(number) < min(version, self.version(key)):
-                    self.root.delete(f"{folder}/{name}")
+            for number in self.kept(key):
+                if number < min(version, self.version(key)):
+                    self.root.delete(_object(key, number))
                     deleted += 1
         return deleted
 
