@@ -119,3 +119,9 @@ def test_mistakes_are_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         Storage(tmp_path / "file").write("x", b"")
+
+
+def test_files_have_the_rights_of_any_new_file(tmp_path: Path):
+    (tmp_path / "plain").write_bytes(b"")
+    Storage(tmp_path).write("written", b"")
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -290,9 +290,10 @@ def _fill(file: BinaryIO, content: bytes | str | Callable[[BinaryIO], Any]) -> N
 
 def _write_local(path: Path, content: bytes | str | Callable[[BinaryIO], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # With the rights of any new file: others of the same share read what is written here.
+        with temporary.open("xb") as file:
             _fill(file, content)
             file.flush()
             os.fsync(file.fileno())
