@@ -36,6 +36,8 @@ def setting(name, tmp_path, output, count, *overrides):
     return Setting(name, entries[0][1], tuple(entries))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # three batches, and the measuring of their avatars
 def test_settings_are_compared(tmp_path, monkeypatch):
     output = Storage(tmp_path / "out")
     settings = [

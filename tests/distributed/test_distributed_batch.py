@@ -20,6 +20,7 @@ def cluster():
         yield
 
 
+@pytest.mark.timeout(900)  # a dozen processes start, one after the other
 def test_killed_processes_lose_nothing(tmp_path, monkeypatch):
     output = Storage(tmp_path / "out")
     entries = fleet(tmp_path / "photos", output, 5, "diffusion.steps=60", "distributed.refiners=2")

@@ -14,7 +14,7 @@ from machines import machines
 
 from zero1toa.storage import Storage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FOLDER = Path(__file__).parent
 
 
