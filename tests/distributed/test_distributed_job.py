@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -64,6 +65,8 @@ def wait_for(condition: Callable[[], bool], job: subprocess.Popen[str]) -> None:
 @pytest.mark.timeout(900)
 def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
     portraits(tmp_path / "photos")
+    for name in ("zero1toa", "ray_jobs", "configs"):  # what a clean checkout sends, and no outputs of this one
+        shutil.copytree(ROOT / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tiny.yaml").write_text(TINY)
     output, count = Storage(tmp_path / "out"), DRAWN + SYNTHETIC
     port = free_port()
@@ -71,7 +74,16 @@ def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
     head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": port}
     with machines(head, {"PATH": path}):
         command = [
-            *("ray", "job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", str(ROOT), "--"),
+            *(
+                "ray",
+                "job",
+                "submit",
+                "--address",
+                f"http://127.0.0.1:{port}",
+                "--working-dir",
+                str(tmp_path / "checkout"),
+                "--",
+            ),
             *("python", "-m", "ray_jobs.generate", "--config", str(tmp_path / "tiny.yaml")),
             *(f"input={tmp_path / 'photos'}", f"output={tmp_path / 'out'}"),
         ]
