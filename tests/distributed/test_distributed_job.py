@@ -69,7 +69,7 @@ def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tiny.yaml").write_text(TINY)
     output, count = Storage(tmp_path / "out"), DRAWN + SYNTHETIC
-    port = free_port()
+    port, checkout = free_port(), str(tmp_path / "checkout")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": port}
     with machines(head, {"PATH": path}):
