@@ -69,24 +69,14 @@ def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tiny.yaml").write_text(TINY)
     output, count = Storage(tmp_path / "out"), DRAWN + SYNTHETIC
-    port, checkout = free_port(), str(tmp_path / "checkout")
+    port = free_port()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": port}
     with machines(head, {"PATH": path}):
-        command = [
-            *(
-                "ray",
-                "job",
-                "submit",
-                "--address",
-                f"http://127.0.0.1:{port}",
-                "--working-dir",
-                str(tmp_path / "checkout"),
-                "--",
-            ),
-            *("python", "-m", "ray_jobs.generate", "--config", str(tmp_path / "tiny.yaml")),
-            *(f"input={tmp_path / 'photos'}", f"output={tmp_path / 'out'}"),
-        ]
+        command = (
+            f"ray job submit --address http://127.0.0.1:{port} --working-dir {tmp_path}/checkout -- "
+            f"python -m ray_jobs.generate --config {tmp_path}/tiny.yaml input={tmp_path}/photos output={tmp_path}/out"
+        ).split()
         log = (tmp_path / "log").open("w+")
         job = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
         for after, kind in ((2, "RefinementActor"), (5, "ReconstructionActor")):
