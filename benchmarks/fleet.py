@@ -1,7 +1,7 @@
 """What the batch system itself costs: dispatcher, store, and a rehearsed fleet that sleeps instead of computing.
 
-``python benchmarks/fleet.py [--parts dispatcher store busy linear]`` prints each figure beside its goal. Nothing else
-may run on the machine. The rehearsal uses the real dispatcher, stores and actors on a private Ray.
+``python benchmarks/fleet.py [--parts dispatcher store busy linear simulation]`` prints each figure beside its goal.
+Nothing else may run on the machine. The rehearsal uses the real dispatcher, stores and actors on a private Ray.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.records import DatasetRef, Order
 from zero1toa.distributed.rehearsal import Rehearsal, rehearse
 from zero1toa.distributed.session import ray_session
+from zero1toa.distributed.simulation.settings import Settings
+from zero1toa.distributed.simulation.simulate import simulate
 from zero1toa.distributed.store_actor import StoreActor
 from zero1toa.storage import Storage
 from zero1toa.symgen.staleness import StalenessPolicy
@@ -177,10 +179,46 @@ def rehearsed(refiners: int, avatars: int) -> tuple[float, float, float]:
     return out.busy, out.steady * what.clip_seconds / refiners, out.steady
 
 
+def settings(what: Rehearsal) -> Settings:
+    """The same fleet for the simulation, without what a rehearsal does not have."""
+    return Settings(
+        portraits=what.avatars,
+        refiners=what.refiners,
+        at_once=what.avatars,
+        iterations=what.updates * what.interval,
+        update_interval=what.interval,
+        window=what.window,
+        slack=what.slack,
+        stages=(),
+        iteration_seconds=what.iteration_seconds,
+        render_seconds=0.0,
+        refine_seconds=what.clip_seconds,
+        refine_variation=0.0,
+        lease_seconds=0.0,
+        commit_seconds=0.0,
+        prepare_seconds=0.0,
+        look_ahead=what.avatars,
+        finish_seconds=0.0,
+        refiner_start_seconds=0.0,
+        trainer_start_seconds=0.0,
+    )
+
+
+REHEARSALS = {
+    "trainers wait": Rehearsal(refiners=2, avatars=2, updates=8, interval=5, iteration_seconds=0.3, clip_seconds=1.5),
+    "refiners are busy": Rehearsal(
+        refiners=2, avatars=4, updates=8, interval=5, iteration_seconds=0.15, clip_seconds=1.5
+    ),
+    "window 2": Rehearsal(
+        refiners=2, avatars=2, updates=8, interval=5, iteration_seconds=0.3, clip_seconds=1.5, window=2, slack=1.0
+    ),
+}
+
+
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["dispatcher", "store", "busy", "linear"])
+    parser.add_argument("--parts", nargs="+", default=["dispatcher", "store", "busy", "linear", "simulation"])
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; a temporary one by default")
     options = parser.parse_args()
     if "dispatcher" in options.parts:
@@ -212,6 +250,16 @@ def main() -> None:
                 "   goal 0.95",
                 flush=True,
             )
+        if "simulation" in options.parts:
+            for name, what in REHEARSALS.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    real, told = rehearse(what, Storage(folder)), simulate(settings(what))
+                print(
+                    f"{name:32}{real.seconds:8.2f} s, simulated {told.makespan:.2f}: "
+                    f"{real.seconds / told.makespan:.3f}; "
+                    f"effective interval {real.effective_interval:.2f} and {told.effective_interval:.2f}   goal 5 %",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
