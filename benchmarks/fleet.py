@@ -13,7 +13,6 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.records import DatasetRef, Order
-from zero1toa.distributed.rehearsal import Rehearsal, rehearse
+from zero1toa.distributed.rehearsal import Rehearsal, in_threads, rehearse
 from zero1toa.distributed.session import ray_session
 from zero1toa.distributed.simulation.settings import Settings
 from zero1toa.distributed.simulation.simulate import simulate
@@ -84,7 +83,7 @@ def dispatcher_on_ray(cycles: int, pairs: int = 8) -> float:
             ray.get(dispatcher.done.remote(turn.orders[0].avatar, receipt(turn.orders[0])))
 
     start = time.perf_counter()
-    _together([lambda n=n: avatar(n) for n in range(pairs)] + [lambda n=n: worker(n) for n in range(pairs)])  # type: ignore[misc]
+    in_threads(lambda one: one[0](one[1]), [(call, number) for call in (avatar, worker) for number in range(pairs)])
     seconds = time.perf_counter() - start
     ray.kill(dispatcher)
     return cycles / seconds
@@ -131,7 +130,7 @@ def store_commits(folder: Path, commits: int, kills: int, clients: int = 4) -> t
                 os.kill(_process_of("ray::StoreActor"), signal.SIGKILL)
 
     start = time.perf_counter()
-    _together([lambda d=d: client(d) for d in datasets])  # type: ignore[misc]
+    in_threads(client, datasets)
     seconds = time.perf_counter() - start
     ray.kill(store)
     kept = 0
@@ -151,24 +150,6 @@ def _process_of(title: str) -> int:
         except OSError:
             continue
     raise RuntimeError(f"there is no process {title}")
-
-
-def _together(calls: Sequence[Callable[[], None]]) -> None:
-    errors: list[BaseException] = []
-
-    def guarded(call: Callable[[], None]) -> None:
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def rehearsed(refiners: int, avatars: int) -> tuple[float, float, float]:

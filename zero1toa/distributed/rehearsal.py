@@ -188,7 +188,7 @@ class _Refiners:
         self._stores = stores
 
     def run(self, numbers: Sequence[int]) -> int:
-        return sum(_in_threads(self._serve, numbers))
+        return sum(in_threads(self._serve, numbers))
 
     def _serve(self, number: int) -> int:
         worker = RefinementActor(f"sleeper-{number}", Config(), self._dispatcher, self._stores, 1)
@@ -215,7 +215,7 @@ class _Trainers:
         """Return when the process is up."""
 
     def run(self, datasets: Sequence[DatasetRef]) -> list[_Summary]:
-        return _in_threads(self._train, datasets)
+        return in_threads(self._train, datasets)
 
     def _train(self, dataset: DatasetRef) -> _Summary:
         import ray
@@ -313,8 +313,8 @@ class _SleepingTrainer:
         """Nothing of a sleeper is worth keeping."""
 
 
-def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Call a function for every item at the same time."""
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Call a function for every item at the same time; returns what it returned, and raises what went wrong first."""
     results: list[Any] = [None] * len(items)
     errors: list[BaseException] = []
 
