@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from zero1toa.errors import ConfigError, nearest
+from zero1toa.errors import ConfigError, UserError, nearest
 
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job
 
@@ -77,3 +79,21 @@ def split(arguments: Sequence[str], own: Sequence[str], required: Sequence[str],
     if found.get("restart", "false") not in ("true", "false"):
         raise ConfigError(f"restart={found['restart']} must be true or false")
     return Split(found, tuple(overrides), file)
+
+
+def run_job(job: Callable[[], int]) -> int:
+    """Run a job and turn what the user can mend, and being stopped, into one line and an exit code.
+
+    Args:
+        job: does the work and returns its exit code.
+    """
+    # ``ray job stop`` sends SIGTERM and waits: time for every avatar in work to write a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return job()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same job continues", file=sys.stderr)
+        return 130

@@ -11,13 +11,11 @@ continues.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ray_jobs.arguments import split
-from zero1toa.errors import UserError
+from ray_jobs.arguments import run_job, split
 
 _OWN = ("input", "output", "settings", "name", "restart")
 _REQUIRED = ("input", "output", "settings")
@@ -26,11 +24,9 @@ _USAGE = "write [--config FILE] input=PORTRAITS output=FOLDER settings=FILE [key
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    # ``ray job stop`` sends SIGTERM and waits: time for every avatar in work to write a checkpoint.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from zero1toa.commands.benchmark_backbones import benchmark_backbones
 
-    try:
+    def job() -> int:
         asked = split(sys.argv[1:] if arguments is None else arguments, _OWN, _REQUIRED, _USAGE)
         return benchmark_backbones(
             asked.own["input"],
@@ -41,12 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name=asked.own.get("name", ""),
             restart=asked.restart,
         )
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same job continues", file=sys.stderr)
-        return 130
+
+    return run_job(job)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ failed, 130 stopped; the same job again continues.
 from __future__ import annotations
 
 import dataclasses
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ray_jobs.arguments import split
-from zero1toa.errors import UserError
+from ray_jobs.arguments import run_job, split
 
 _OWN = ("input", "output", "name", "restart")
 _REQUIRED = ("input", "output")
@@ -63,21 +61,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    # ``ray job stop`` sends SIGTERM and waits: time for every avatar in work to write a checkpoint.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from zero1toa.commands.batch import make_batch
 
-    try:
+    def job() -> int:
         asked = parse(sys.argv[1:] if arguments is None else arguments)
         return make_batch(
             asked.input, asked.output, asked.overrides, file=asked.file, name=asked.name, restart=asked.restart
         )
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same job continues", file=sys.stderr)
-        return 130
+
+    return run_job(job)
 
 
 if __name__ == "__main__":
