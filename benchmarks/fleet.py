@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from zero1toa.distributed.dispatcher import Dispatcher
-from zero1toa.distributed.records import DatasetRef, Order
+from zero1toa.distributed.records import DatasetRef, Order, Refined
 from zero1toa.distributed.rehearsal import Rehearsal, in_threads, rehearse
 from zero1toa.distributed.session import ray_session
 from zero1toa.distributed.simulation.settings import Settings
 from zero1toa.distributed.simulation.simulate import simulate
-from zero1toa.distributed.store_actor import StoreActor
+from zero1toa.distributed.store_actor import start_stores
 from zero1toa.storage import Storage
 from zero1toa.symgen.staleness import StalenessPolicy
 from zero1toa.symgen.store import Reference, SymGENStore
@@ -100,8 +100,7 @@ def store_commits(folder: Path, commits: int, kills: int, clients: int = 4) -> t
     """Commits a second through a store actor that is killed now and then, and how many of them are lost."""
     import ray
 
-    service = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    store: Any = ray.remote(StoreActor).options(**service).remote("none")
+    (store,) = start_stores("none", clients, {"num_cpus": 0})
     datasets = []
     for number in range(clients):
         root = Storage(folder / f"a{number}")
@@ -119,7 +118,7 @@ def store_commits(folder: Path, commits: int, kills: int, clients: int = 4) -> t
             like = made[number % len(made)]
             key = SampleKey("spatial", f"clip-{number}")
             one = RefineRequest(dataset.avatar, key, 0, 0, 0, like.frames, like.landmarks, 1, "none", number)
-            answer = ray.get(store.commit.remote(dataset, one, one.frames, {}))
+            answer = ray.get(store.commit.remote(dataset, Refined(one, one.frames, {})))
             assert answer.status in ("committed", "duplicate")
             with lock:
                 done[0] += 1

@@ -21,7 +21,7 @@ from zero1toa.distributed.placement import Placement
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import DatasetRef, Job, Load, Served
 from zero1toa.distributed.refiner_pool import RefinerPool
-from zero1toa.distributed.store_actor import AVATARS_PER_WRITER, StoreActor
+from zero1toa.distributed.store_actor import start_stores
 from zero1toa.distributed.trainer_pool import TrainerPool, Training
 from zero1toa.errors import ZeroOneError
 from zero1toa.symgen.folder import open_run
@@ -99,10 +99,7 @@ class Coordinator:
 
         service = {**placement.service, "max_restarts": -1, "max_task_retries": -1}
         self._dispatcher: Any = ray.remote(Dispatcher).options(**service).remote(config.distributed.micro_batch)
-        self._stores: list[Any] = [
-            ray.remote(StoreActor).options(**service).remote(config.diffusion.backbone)
-            for _ in range(math.ceil(avatars / AVATARS_PER_WRITER))
-        ]
+        self._stores = start_stores(config.diffusion.backbone, avatars, placement.service)
         self._refiners = RefinerPool(refiners, config, placement, self._dispatcher, self._stores, threads)
         self._trainers = TrainerPool(avatars, placement, self._dispatcher, self._stores, threads, self._hear)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zero1toa.config import Config
 from zero1toa.storage import Storage
 from zero1toa.symgen.staleness import StalenessPolicy
-from zero1toa.types import Portrait
+from zero1toa.types import Portrait, RefineRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,21 @@ class Turn:
 
     kind: Literal["work", "idle", "closed"]
     orders: tuple[Order, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Refined:
+    """A refined clip on its way to the dataset: one object, since Ray stores each large argument by itself.
+
+    Attributes:
+        request: what was refined, with the render.
+        frames: refined pictures ``[T, H, W, 3]`` uint8.
+        seconds: refinement time by phase.
+    """
+
+    request: RefineRequest
+    frames: NDArray[np.uint8]
+    seconds: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)

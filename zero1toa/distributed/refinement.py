@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.config import Config
-from zero1toa.distributed.records import DatasetRef, Order, Served
+from zero1toa.distributed.records import DatasetRef, Order, Refined, Served
 from zero1toa.errors import UserError
 from zero1toa.symgen.store import Reference
 from zero1toa.types import RefineRequest
@@ -142,7 +142,7 @@ class RefinementActor:
         store = self._store(order.dataset)
         try:
             # The dataset first, the answer second: whoever hears of a clip finds it on disk.
-            receipt = ray.get(store.commit.remote(order.dataset, request, frames, seconds))
+            receipt = ray.get(store.commit.remote(order.dataset, Refined(request, frames, seconds)))
         except (UserError, ray.exceptions.RayActorError):
             raise
         except Exception as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.records import DatasetRef, Load
 from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.refinery import RayRefinery
-from zero1toa.distributed.store_actor import AVATARS_PER_WRITER, StoreActor
+from zero1toa.distributed.store_actor import start_stores
 from zero1toa.storage import Storage
 from zero1toa.symgen.alternation import alternate
 from zero1toa.symgen.folder import RunFolder
@@ -112,10 +111,7 @@ def rehearse(what: Rehearsal, output: Storage) -> Rehearsed:
     policy = StalenessPolicy(what.interval, what.window, what.slack, what.max_age)
     service = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     dispatcher: Any = ray.remote(Dispatcher).options(**service).remote(what.micro_batch)
-    stores: list[Any] = [
-        ray.remote(StoreActor).options(**service).remote("sleep")
-        for _ in range(math.ceil(what.avatars / AVATARS_PER_WRITER))
-    ]
+    stores = start_stores("sleep", what.avatars, {"num_cpus": 0})
     datasets = []
     for number in range(what.avatars):
         root = output / f"sleeper-{number}"
