@@ -9,6 +9,7 @@ from zero1toa.diffusion.fake import FakeBackbone
 from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.errors import ConfigError
 from zero1toa.symgen.refine import composite, load_refiner, prepare_reference, reach, refine, resize, transfer
+from zero1toa.symgen.refinery import Refiner
 from zero1toa.symgen.store import Reference
 from zero1toa.types import LandmarkTrack, RefineRequest, SampleKey
 
@@ -182,3 +183,37 @@ def test_a_backbone_that_is_shown_the_clip_starts_from_noise_of_the_request(stat
 def test_an_unknown_start_is_refused():
     with pytest.raises(ConfigError, match=r"diffusion.start=middle.*auto, inversion or noise"):
         load_refiner(load(["diffusion.start=middle", "diffusion.backbone=fake"]), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("backbone", "start"), [("compact", "inversion"), ("fake", "noise")])
+def test_clips_refined_together_are_those_refined_one_by_one(backbone, start):
+    """Two avatars' clips in one micro-batch: each keeps its own portrait, landmarks and seed."""
+    config = load(
+        [
+            "preset=preview",
+            f"diffusion.backbone={backbone}",
+            f"diffusion.start={start}",
+            "diffusion.steps=2",
+            "curriculum.frames=2",
+        ]
+    )
+    colours = {"ada": (220, 120, 90), "bob": (60, 110, 160)}
+    frames, _ = pattern(64, 2)
+    requests = [
+        dataclasses.replace(request(frames if avatar == "ada" else frames[:, ::-1]), avatar=avatar, seed=seed)
+        for seed, avatar in enumerate(colours)
+    ]
+
+    def reference(avatar):
+        image = np.full((40, 40, 4), 255, np.uint8)
+        image[..., :3] = colours[avatar]
+        return Reference(image, np.random.default_rng(len(avatar)).uniform(5, 35, (478, 2)).astype(np.float32))
+
+    together, seconds = Refiner(config, torch.device("cpu")).together(requests, reference)
+    one_by_one = Refiner(config, torch.device("cpu"))
+    assert set(seconds) == {"encode", "denoise", "decode"}
+    for asked, frames in zip(requests, together, strict=True):
+        alone, _ = one_by_one(asked, reference)
+        assert np.abs(frames.astype(int) - alone).max() <= 1
+        assert np.abs(frames.astype(int) - asked.frames).mean() > 1  # something was refined
+    assert np.abs(together[0].astype(int) - together[1][:, ::-1]).mean() > 5
