@@ -108,7 +108,7 @@ def test_a_dead_workers_request_goes_to_the_next_one_and_is_given_up_after_three
             if number == 1:
                 await dispatcher.fail(a.request_id, "w1", "w1: out of memory")
             else:
-                await dispatcher.release(f"w{number}", f"w{number} died")
+                assert not await dispatcher.release(f"w{number}", f"w{number} died")
         assert await take(dispatcher, "w3") == "idle"
         answers, lost = await dispatcher.ask("ada", [], [a.request_id], 0)
         assert answers == [Failure(a.request_id, "w0 died; w1: out of memory; w2 died")]
@@ -125,7 +125,8 @@ def test_a_worker_that_died_while_waiting_is_given_nothing():
         dispatcher, a = Dispatcher(), order("a")
         orphan = asyncio.create_task(take(dispatcher, "w1", 60))
         await asyncio.sleep(0)  # it waits now; its process dies, and nobody hears its answer
-        await dispatcher.release("w1", "w1 died")
+        assert await dispatcher.release("w1", "w1 died")
+        assert not await dispatcher.release("w0", "w0 died")  # while it loaded its weights, say
         await submit(dispatcher, a)
         assert await orphan == "closed"
         assert await take(dispatcher, "w2") == [a]

@@ -118,12 +118,18 @@ class Dispatcher:
         self._queue.drop(request_id, worker)
         self._sleepers.wake(avatar)
 
-    async def release(self, worker: str, reason: str) -> None:
-        """Take back what a dead worker held, and give it nothing any more."""
+    async def release(self, worker: str, reason: str) -> bool:
+        """Take back what a dead worker held, and give it nothing any more.
+
+        Returns:
+            Whether it died while it only waited for work.
+        """
         self._dead.add(worker)
+        waited = self._attendance.waits(worker)
         self._attendance.leaves(worker, self._clock())
         self._give_up(self._queue.release(worker, reason))
         self._sleepers.wake(_WORK)
+        return waited
 
     async def load(self) -> Load:
         """How busy the workers are."""
@@ -195,6 +201,10 @@ class _Attendance:
     def idle(self) -> int:
         """Number of workers that wait for work."""
         return sum(not working for working, _ in self._since.values())
+
+    def waits(self, worker: str) -> bool:
+        """Whether a worker waits for work; one that has never asked for any does not."""
+        return worker in self._since and not self._since[worker][0]
 
     def rests(self, worker: str, now: float) -> None:
         self._change(worker, False, now)

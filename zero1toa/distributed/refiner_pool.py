@@ -87,7 +87,9 @@ class RefinerPool:
         try:
             ray.get(reference)
         except deaths() as error:
-            self._deaths += 1
+            waited = ray.get(self._dispatcher.release.remote(name, f"{name} died"))
+            # One that waited for work lost its machine: a large pool of spot machines loses many between two clips.
+            self._deaths += not waited
             if self._deaths >= MAX_DEATHS * self.count:
                 raise BackboneError(
                     f"the refinement processes died {self._deaths} times in a row ({first_line(error)}); they "
@@ -96,7 +98,6 @@ class RefinerPool:
         except Exception as error:
             # No refiner can do better than this one: weights are missing, the disk is full, or the code is at fault.
             raise cause(error) from error
-        ray.get(self._dispatcher.release.remote(name, f"{name} died"))
         self.start()
         return f"{name} died; its clip is given to another one"
 

@@ -163,9 +163,10 @@ class Refinery:
         records.refining_machines.add(-1)
         self._work(refiner, False)
         refiner.alive = False
-        if refiner in self._idle:
+        if refiner in self._idle:  # it lost its machine, and did not fail at its work
             self._idle.remove(refiner)
-        self._deaths += 1
+        else:
+            self._deaths += 1
         if self._deaths >= MAX_DEATHS * settings.refiners:
             raise ConfigError(
                 f"refiner_kills={settings.refiner_kills:g}: {self._deaths} refiners die in a row before a clip is "
