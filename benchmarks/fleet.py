@@ -2,17 +2,20 @@
 
 ``python benchmarks/fleet.py [--parts dispatcher store busy linear simulation]`` prints each figure beside its goal.
 Nothing else may run on the machine. The rehearsal uses the real dispatcher, stores and actors on a private Ray.
+Beside what dispatcher and store do through Ray stands what Ray does with the same calls to an actor that does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import os
 import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,8 @@ import numpy as np
 
 from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.records import DatasetRef, Order, Refined
-from zero1toa.distributed.rehearsal import Rehearsal, in_threads, rehearse
+from zero1toa.distributed.rehearsal import Rehearsal, in_threads, rehearse, simulated
 from zero1toa.distributed.session import ray_session
-from zero1toa.distributed.simulation.settings import Settings
 from zero1toa.distributed.simulation.simulate import simulate
 from zero1toa.distributed.store_actor import start_stores
 from zero1toa.storage import Storage
@@ -82,11 +84,52 @@ def dispatcher_on_ray(cycles: int, pairs: int = 8) -> float:
             turn = ray.get(dispatcher.next.remote(f"w{number}", (), 30))
             ray.get(dispatcher.done.remote(turn.orders[0].avatar, receipt(turn.orders[0])))
 
-    start = time.perf_counter()
-    in_threads(lambda one: one[0](one[1]), [(call, number) for call in (avatar, worker) for number in range(pairs)])
-    seconds = time.perf_counter() - start
+    rate = _rate(cycles, [(call, number) for call in (avatar, worker) for number in range(pairs)])
     ray.kill(dispatcher)
-    return cycles / seconds
+    return rate
+
+
+class Nothing:
+    """An actor that does nothing, to see what its calls cost."""
+
+    async def call(self, *arguments: object) -> None:
+        """Take arguments of any kind."""
+
+
+class NothingInThreads:
+    """The same without asyncio."""
+
+    def call(self, *arguments: object) -> None:
+        """Take arguments of any kind."""
+
+
+def three_empty_calls(cycles: int, pairs: int = 8) -> float:
+    """Cycles a second of three calls that carry what the dispatcher's do, by as many threads."""
+    import ray
+
+    actor: Any = ray.remote(Nothing).options(num_cpus=0).remote()
+    ray.get(actor.call.remote())
+
+    def avatar(number: int) -> None:
+        for cycle in range(cycles // pairs):
+            one = order(cycle, f"a{number}")
+            ray.get(actor.call.remote(one.avatar, [one], [one.request_id], 10))
+
+    def worker(number: int) -> None:
+        for cycle in range(cycles // pairs):
+            ray.get(actor.call.remote(f"w{number}", (), 30))
+            ray.get(actor.call.remote(f"a{number}", receipt(order(cycle, f"a{number}"))))
+
+    rate = _rate(cycles, [(call, number) for call in (avatar, worker) for number in range(pairs)])
+    ray.kill(actor)
+    return rate
+
+
+def _rate(count: int, calls: Sequence[tuple[Callable[[int], None], int]]) -> float:
+    """``count`` over the seconds that these calls take at the same time."""
+    start = time.perf_counter()
+    in_threads(lambda one: one[0](one[1]), calls)
+    return count / (time.perf_counter() - start)
 
 
 def request(avatar: str, number: int) -> RefineRequest:
@@ -94,6 +137,38 @@ def request(avatar: str, number: int) -> RefineRequest:
     frames = np.random.default_rng(number).integers(0, 256, (2, 296, 296, 3), np.uint8)
     track = LandmarkTrack(np.zeros((2, 478, 2), np.float32), np.ones(2, bool), np.zeros(2, bool))
     return RefineRequest(avatar, SampleKey("spatial", f"clip-{number}"), 0, 0, 0, frames, track, 1, "none", number)
+
+
+def store_alone(folder: Path, commits: int) -> float:
+    """Commits a second of a store in this process."""
+    store = SymGENStore(Storage(folder / "alone"), "alone")
+    made = [request(store.avatar, number) for number in range(32)]
+
+    def client(_: int) -> None:
+        for number in range(commits):
+            like = made[number % len(made)]
+            one = dataclasses.replace(like, key=SampleKey("spatial", f"clip-{number}"))
+            assert store.commit(one, one.frames, {}).status == "committed"
+
+    return _rate(commits, [(client, 0)])
+
+
+def mebibytes_handed_over(calls: int, clients: int = 4) -> float:
+    """Calls a second of an actor that is handed what is to be committed and does nothing with it."""
+    import ray
+
+    actor: Any = ray.remote(NothingInThreads).options(num_cpus=0, max_concurrency=8).remote()
+    made = [request("made beforehand", number) for number in range(32)]
+    ray.get(actor.call.remote())
+
+    def client(_: int) -> None:
+        for number in range(calls // clients):
+            one = made[number % len(made)]
+            ray.get(actor.call.remote(Refined(one, one.frames, {})))
+
+    rate = _rate(calls, [(client, number) for number in range(clients)])
+    ray.kill(actor)
+    return rate
 
 
 def store_commits(folder: Path, commits: int, kills: int, clients: int = 4) -> tuple[float, int]:
@@ -159,31 +234,6 @@ def rehearsed(refiners: int, avatars: int) -> tuple[float, float, float]:
     return out.busy, out.steady * what.clip_seconds / refiners, out.steady
 
 
-def settings(what: Rehearsal) -> Settings:
-    """The same fleet for the simulation, without what a rehearsal does not have."""
-    return Settings(
-        portraits=what.avatars,
-        refiners=what.refiners,
-        at_once=what.avatars,
-        iterations=what.updates * what.interval,
-        update_interval=what.interval,
-        window=what.window,
-        slack=what.slack,
-        stages=(),
-        iteration_seconds=what.iteration_seconds,
-        render_seconds=0.0,
-        refine_seconds=what.clip_seconds,
-        refine_variation=0.0,
-        lease_seconds=0.0,
-        commit_seconds=0.0,
-        prepare_seconds=0.0,
-        look_ahead=what.avatars,
-        finish_seconds=0.0,
-        refiner_start_seconds=0.0,
-        trainer_start_seconds=0.0,
-    )
-
-
 REHEARSALS = {
     "trainers wait": Rehearsal(refiners=2, avatars=2, updates=8, interval=5, iteration_seconds=0.3, clip_seconds=1.5),
     "refiners are busy": Rehearsal(
@@ -195,6 +245,10 @@ REHEARSALS = {
 }
 
 
+def _share(rate: float, empty: float) -> str:
+    return f"{rate / empty:.2f} of {empty:.0f}/s for the same calls to an actor that does nothing"
+
+
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,19 +256,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; a temporary one by default")
     options = parser.parse_args()
     if "dispatcher" in options.parts:
-        print(f"dispatcher, in one process      {dispatcher_alone(CYCLES):8.0f} cycles/s", flush=True)
+        print(f"dispatcher, in one process      {dispatcher_alone(CYCLES):8.0f} cycles/s   goal 500", flush=True)
     with ray_session(4):
         if "dispatcher" in options.parts:
-            print(f"dispatcher, through Ray         {dispatcher_on_ray(CYCLES):8.0f} cycles/s   goal 500", flush=True)
+            empty, rate = three_empty_calls(CYCLES), dispatcher_on_ray(CYCLES)
+            print(f"dispatcher, through Ray         {rate:8.0f} cycles/s, {_share(rate, empty)}", flush=True)
         if "store" in options.parts:
+            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                alone = store_alone(Path(folder), COMMITS)
+            print(f"store, in one process           {alone:8.0f} commits/s   goal 300", flush=True)
+            empty = mebibytes_handed_over(COMMITS)
             for kills in (0, KILLS):
                 with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                     rate, lost = store_commits(Path(folder), COMMITS, kills)
-                goal = "goal 300" if not kills else "goal 0 lost"
-                print(
-                    f"store, {COMMITS} commits, {kills} kills     {rate:8.0f} commits/s, {lost} lost   {goal}",
-                    flush=True,
-                )
+                told = f"{lost} lost   goal 0" if kills else _share(rate, empty)
+                print(f"store, {COMMITS} commits, {kills} kills     {rate:8.0f} commits/s, {told}", flush=True)
         if "busy" in options.parts:
             busy, refining, rate = rehearsed(8, 12)
             print(
@@ -233,7 +289,7 @@ def main() -> None:
         if "simulation" in options.parts:
             for name, what in REHEARSALS.items():
                 with tempfile.TemporaryDirectory() as folder:
-                    real, told = rehearse(what, Storage(folder)), simulate(settings(what))
+                    real, told = rehearse(what, Storage(folder)), simulate(simulated(what))
                 print(
                     f"{name:32}{real.seconds:8.2f} s, simulated {told.makespan:.2f}: "
                     f"{real.seconds / told.makespan:.3f}; "

@@ -22,6 +22,7 @@ from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.records import DatasetRef, Load
 from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.refinery import RayRefinery
+from zero1toa.distributed.simulation.settings import Settings
 from zero1toa.distributed.store_actor import start_stores
 from zero1toa.storage import Storage
 from zero1toa.symgen.alternation import alternate
@@ -141,6 +142,35 @@ def rehearse(what: Rehearsal, output: Storage) -> Rehearsed:
     return _evaluate(summaries)
 
 
+def simulated(what: Rehearsal) -> Settings:
+    """The same fleet for the simulation, which leaves out what a rehearsal does not have."""
+    return Settings(
+        portraits=what.avatars,
+        refiners=what.refiners,
+        at_once=what.avatars,
+        iterations=what.updates * what.interval,
+        update_interval=what.interval,
+        window=what.window,
+        slack=what.slack,
+        max_age=what.max_age,
+        clips=_CLIPS,
+        stages=(),
+        iteration_seconds=what.iteration_seconds,
+        render_seconds=0.0,
+        refine_seconds=what.clip_seconds,
+        refine_variation=0.0,
+        lease_seconds=0.0,
+        commit_seconds=0.0,
+        micro_batch=what.micro_batch,
+        marginal=what.marginal,
+        prepare_seconds=0.0,
+        look_ahead=what.avatars,
+        finish_seconds=0.0,
+        refiner_start_seconds=0.0,
+        trainer_start_seconds=0.0,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Summary:
     """One sleeping avatar: when it began and ended, how busy the refiners had been by then, and its counts."""
@@ -246,7 +276,7 @@ class _Trainers:
 class _SleepingTrainer:
     """What :func:`zero1toa.symgen.alternation.alternate` needs of a reconstruction, without one."""
 
-    stage, epoch, requested, failed, notes, seconds = "spatial", 0, 0, 0, (), 0.0
+    stage, epoch, requested, notes, seconds = "spatial", 0, 0, (), 0.0
 
     def __init__(self, what: Rehearsal, avatar: str) -> None:
         self.avatar_id = avatar
