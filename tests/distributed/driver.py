@@ -14,10 +14,11 @@ from zero1toa.symgen.progress import ProgressEvent
 
 
 def hear(key: str, event: ProgressEvent | Row) -> None:
-    """Tell the test what happens, one word a line."""
-    kind = event.state if isinstance(event, Row) else event.kind
-    if kind != "iteration":
-        print(kind, key, flush=True)
+    """Tell the test what happens, one line each."""
+    if isinstance(event, Row):
+        print(event.state, key, flush=True)
+    elif event.kind != "iteration":
+        print(event.kind, key, event.message, flush=True)
 
 
 if __name__ == "__main__":

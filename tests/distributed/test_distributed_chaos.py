@@ -16,6 +16,12 @@ from zero1toa.storage import Storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FOLDER = Path(__file__).parent
+DRAIN = """
+import sys, ray
+from zero1toa.distributed.drain import drain_node
+ray.init(log_to_driver=False)
+drain_node(sys.argv[1], 120, "test")
+"""
 
 
 @contextmanager
@@ -30,15 +36,21 @@ def driver(tmp_path: Path, count: int) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def follow(process: subprocess.Popen[str], after: int, strike: Callable[[], None]) -> int:
+def follow(process: subprocess.Popen[str], after: int, strike: Callable[[], object]) -> int:
     """Call ``strike`` after so many clips, and return the driver's exit code."""
-    clips = 0
+    return listen(process, after, strike)[0]
+
+
+def listen(process: subprocess.Popen[str], after: int, strike: Callable[[], object]) -> tuple[int, list[str]]:
+    """The same, with what the driver said."""
+    clips, lines = 0, []
     assert process.stdout is not None
     for line in process.stdout:
+        lines.append(line)
         clips += line.startswith("answered")
         if line.startswith("answered") and clips == after:
             strike()
-    return process.wait()
+    return process.wait(), lines
 
 
 def check(tmp_path: Path, count: int, *, disturbed: int) -> None:
@@ -67,6 +79,17 @@ def test_a_machine_dies_with_its_trainers(tmp_path):
         with driver(tmp_path, 3) as process:
             assert follow(process, 7, lambda: cluster.remove_node(node, allow_graceful=False)) == 0
     check(tmp_path, 3, disturbed=2)
+
+
+def test_trainers_leave_a_machine_that_is_about_to_go(tmp_path):
+    with machines({"num_cpus": 4}, {}) as cluster:
+        node = cluster.add_node(num_cpus=2, labels={"role": "recon"})
+        announce = [sys.executable, "-c", DRAIN, node.node_id]
+        with driver(tmp_path, 3) as process:
+            code, lines = listen(process, 4, lambda: subprocess.run(announce, check=True))
+        assert code == 0
+        assert sum("its machine is about to go" in line for line in lines) in (1, 2)  # as many as trained there
+    check(tmp_path, 3, disturbed=0)  # they saved their work before they left
 
 
 def test_the_heads_store_dies_and_comes_back(tmp_path):

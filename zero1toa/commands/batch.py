@@ -61,9 +61,9 @@ def make_batch(
     ]
     rows = {} if restart else Ledger(storage).rows()
     ended = sum(entry.id in rows for entry, _ in entries)
-    console.print(
-        f"{len(entries)} portraits" + (f", {ended} of them ended in earlier jobs" if ended else ""), soft_wrap=True
-    )
+    plural = "" if len(entries) == 1 else "s"
+    before = f", {ended} of them ended in earlier jobs" if ended else ""
+    console.print(f"{len(entries)} portrait{plural}{before}", soft_wrap=True)
     with BatchDisplay(console, len(entries), 0 if config.batch.retry_failed else ended) as display:
         result = run_batch(
             entries,
