@@ -68,15 +68,15 @@ def _event(kind: Any, iteration: int, status: str = "", **more: Any) -> Progress
 
 
 _EVENTS = [
-    _event("started", 40, failed=1, superseded=2),
-    _event("iteration", 41, failed=1, superseded=2),
-    _event("answered", 41, "committed", failed=1, superseded=2, timings={"encode": 0.3, "denoise": 1.5}, age=0),
-    _event("answered", 42, "duplicate", failed=1, superseded=2, timings={"encode": 0.3}, age=0),
-    _event("answered", 50, "superseded", failed=1, superseded=3, timings={"encode": 40.0}, age=30),
-    _event("notice", 50, failed=2, superseded=3),
-    _event("started", 45, failed=1, superseded=3),  # its trainer died; five iterations are done again
-    _event("answered", 60, "expired", failed=1, superseded=3, expired=1, timings={"encode": 0.3}, age=400),
-    _event("finished", 100, failed=1, superseded=3, expired=1, seconds=50.0, timings={"wait": 10.0}),
+    _event("started", 40, superseded=2),
+    _event("iteration", 41, superseded=2),
+    _event("answered", 41, "committed", superseded=2, timings={"encode": 0.3, "denoise": 1.5}, age=0),
+    _event("answered", 42, "duplicate", superseded=2, timings={"encode": 0.3}, age=0),
+    _event("answered", 50, "superseded", superseded=3, timings={"encode": 40.0}, age=30),
+    _event("notice", 50, superseded=3),
+    _event("started", 45, superseded=3),  # its trainer died; five iterations are done again
+    _event("answered", 60, "expired", superseded=3, expired=1, timings={"encode": 0.3}, age=400),
+    _event("finished", 100, superseded=3, expired=1, seconds=50.0, timings={"wait": 10.0}),
 ]
 
 
@@ -100,7 +100,6 @@ def test_values_arrive_with_their_tags(node: str):
     labels = ("compact",)
     expected: Series = {
         (f"{PREFIX}z1a_train_iterations_total", ("compact", "temporal_real")): 65.0,
-        (f"{PREFIX}z1a_failed_total", ("compact", "temporal_real")): 1.0,
         (f"{PREFIX}z1a_busy_ratio", ("compact", "trainer")): 0.8,
         (f"{PREFIX}z1a_busy_ratio", ("compact", "refiner")): 0.75,
         (f"{PREFIX}z1a_portraits", ("compact", "waiting")): 2.0,

@@ -149,7 +149,7 @@ def make_showcase(
         "checks": checks,
         "generation": {
             key: getattr(result, key)
-            for key in ("iterations", "gaussians", "requested", "refined", "superseded", "expired", "failed")
+            for key in ("iterations", "gaussians", "requested", "refined", "superseded", "expired")
         },
         "landmarks": result.landmarks,
         "refinements": result.refinements,

@@ -60,7 +60,6 @@ FIGURES: dict[str, Figure] = {
     ),
     "z1a_superseded_total": Figure("counter", "Refined clips refused because another commit came first.", ("stage",)),
     "z1a_expired_total": Figure("counter", "Refined clips refused because they came too late.", ("stage",)),
-    "z1a_failed_total": Figure("counter", "Requests given up after their attempts were used.", ("stage",)),
     "z1a_lease_expired_total": Figure("counter", "Leases that ran out without an answer."),
     "z1a_commits_total": Figure("counter", "Refined clips committed to a dataset.", ("stage",)),
     "z1a_commit_seconds": Figure("histogram", "Seconds of a commit.", (), _COMMIT),
@@ -103,7 +102,7 @@ class Metrics:
         self._seen[event.avatar] = event
         stage = event.stage
         self._count("z1a_train_iterations_total", event.iteration - before.iteration, stage=stage)
-        for name in ("superseded", "expired", "failed"):
+        for name in ("superseded", "expired"):
             self._count(f"z1a_{name}_total", getattr(event, name) - getattr(before, name), stage=stage)
         if event.kind == "answered" and not event.message.endswith("duplicate"):  # that one was answered before
             # Clips that are refused took their time, too.

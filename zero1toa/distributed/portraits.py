@@ -195,7 +195,6 @@ class Portraits:
                 "refined": float(result.refined),
                 "superseded": float(result.superseded),
                 "expired": float(result.expired),
-                "given_up": float(result.failed),
                 "effective_interval": result.iterations / max(result.refined, 1),
             },
             bundle=f"{AVATARS}/{item.entry.id}/avatar",

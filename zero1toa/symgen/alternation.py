@@ -16,7 +16,7 @@ from zero1toa.errors import BackboneError
 from zero1toa.media import png
 from zero1toa.symgen.failure import Failure
 from zero1toa.symgen.folder import PREVIEW, STATE, RunFolder
-from zero1toa.symgen.patience import MAX_FAILURES
+from zero1toa.symgen.patience import MAX_ATTEMPTS
 from zero1toa.symgen.progress import EventKind, ProgressEvent
 from zero1toa.symgen.staleness import Pace
 from zero1toa.types import Receipt
@@ -52,13 +52,13 @@ def alternate(
         True when all iterations are done, False if it was stopped.
 
     Raises:
-        BackboneError: if :data:`~zero1toa.symgen.patience.MAX_FAILURES` requests in a row were given up.
+        BackboneError: if a request was given up, after a checkpoint: every clip counts, and most of what is wrong with
+            one is wrong with all.
     """
     session = _Session(trainer, folder, emit)
     session.say("started")
     for note in trainer.notes:
         session.say("notice", message=note)
-    failures = 0
     refinery.observe(trainer.step_count, trainer.epoch)
     for request in () if trainer.done else tuple(trainer.outstanding.values()):
         refinery.submit(request)
@@ -79,10 +79,11 @@ def alternate(
             with trainer.timed("wait"):
                 answers = refinery.answers(wait=not ready)
             for answer in answers:
-                failures = failures + 1 if isinstance(answer, Failure) else 0
+                if isinstance(answer, Failure):
+                    session.checkpoint(refinery)  # from which a run after the repair goes on, with this very request
+                    clip = outstanding[answer.request_id].key
+                    raise BackboneError(f"{clip} could not be refined in {MAX_ATTEMPTS} attempts: {answer.reason}")
                 session.take(answer)
-                if failures >= MAX_FAILURES and isinstance(answer, Failure):
-                    raise BackboneError(f"the last {failures} clips could not be refined: {answer.reason}")
             if answers or not ready:
                 continue
         session.iterate(refinery)
@@ -115,18 +116,13 @@ class _Session:
             refined=trainer.refined,
             superseded=trainer.superseded,
             expired=trainer.expired,
-            failed=trainer.failed,
             gaussians=len(trainer.gaussians),
             seconds=trainer.seconds,
             eta=passed / done * left if done else None,
         )
         self.emit(dataclasses.replace(event, **details))  # type: ignore[arg-type]
 
-    def take(self, answer: Receipt | Failure) -> None:
-        if isinstance(answer, Failure):
-            note = self.trainer.give_up(answer.request_id, answer.reason)
-            self.say("notice", message=note)
-            return
+    def take(self, answer: Receipt) -> None:
         asked = self.trainer.outstanding.get(answer.request_id)
         age = self.trainer.step_count - asked.render_step if asked is not None else None
         self.trainer.accept(answer)

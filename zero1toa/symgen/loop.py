@@ -168,7 +168,6 @@ def _run(
         refined=trainer.refined,
         superseded=trainer.superseded,
         expired=trainer.expired,
-        failed=trainer.failed,
         refinements={str(key): count for key, count in sorted(trainer.refinements.items())},
         landmarks=trainer.landmark_counts.shares(),
         metrics=bundle.metrics,
@@ -180,7 +179,7 @@ def _run(
 
 def finished_event(result: GenerationResult, trainer: Reconstruction) -> ProgressEvent:
     """The last event of a run, after its bundle is on disk."""
-    counts = {name: getattr(result, name) for name in ("requested", "refined", "superseded", "expired", "failed")}
+    counts = {name: getattr(result, name) for name in ("requested", "refined", "superseded", "expired")}
     return ProgressEvent(
         kind="finished",
         avatar=result.avatar,

@@ -3,7 +3,4 @@
 from __future__ import annotations
 
 MAX_ATTEMPTS = 3
-"""Times a clip is tried before it is given up."""
-
-MAX_FAILURES = 3
-"""Clips in a row that may be given up; after that the refiners are broken, and not one clip."""
+"""Times a clip is tried before it is given up, and its avatar with it."""

@@ -39,7 +39,6 @@ class ProgressEvent:
         refined: clips refined and committed.
         superseded: refined clips refused because another commit came first.
         expired: refined clips refused because they were too old or from an earlier stage.
-        failed: requests given up after their attempts were used.
         gaussians: number of Gaussians.
         seconds: time spent on this avatar, earlier sessions of a continued run included.
         eta: estimated seconds to the end, or None until there is something to estimate from.
@@ -59,7 +58,6 @@ class ProgressEvent:
     refined: int = 0
     superseded: int = 0
     expired: int = 0
-    failed: int = 0
     gaussians: int = 0
     seconds: float = 0.0
     eta: float | None = None

@@ -68,7 +68,6 @@ class Reconstruction:
         refined: clips taken in.
         superseded: refined clips that came second.
         expired: refined clips that came too late.
-        failed: requests given up.
         refinements: clips taken in, by clip.
         landmark_counts: how the requests' frames got their landmarks.
         curve: loss curve.
@@ -154,7 +153,7 @@ class Reconstruction:
         self._requested: dict[SampleKey, int] = {}
         self.outstanding: dict[str, RefineRequest] = {}
         self.step_count = self.submitted = 0
-        self.refined = self.superseded = self.expired = self.failed = 0
+        self.refined = self.superseded = self.expired = 0
         self.refinements: dict[SampleKey, int] = {}
         self.landmark_counts = LandmarkCounts()
         self.curve = LossCurve(self.iterations)
@@ -176,7 +175,7 @@ class Reconstruction:
     @property
     def requested(self) -> int:
         """Refinement requests made."""
-        return self.refined + self.superseded + self.expired + self.failed + len(self.outstanding)
+        return self.refined + self.superseded + self.expired + len(self.outstanding)
 
     @property
     def epoch(self) -> int:
@@ -342,14 +341,6 @@ class Reconstruction:
             self.refinements[receipt.key] = self.refinements.get(receipt.key, 0) + 1
         if receipt.version > self.versions.get(receipt.key, 0):
             self._install(receipt.key, receipt.version)
-
-    def give_up(self, request_id: str, reason: str) -> str:
-        """Count a request that cannot be served; the clip keeps its version. Returns the line added to the notes."""
-        request = self.outstanding.pop(request_id, None)
-        self.failed += 1
-        note = f"{request.key if request else request_id} was not refined: {reason}"
-        self.notes.append(note)
-        return note
 
     def checkpoint(self, folder: Storage, name: str) -> None:
         """Write the whole state atomically, so that :meth:`restore` continues bit for bit (on CPU).
@@ -523,7 +514,7 @@ class Reconstruction:
 _CLEAR = (0.4, 0.9)  # how clearly the portrait must show a pixel to be asked for in part, and in full
 _SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
 _INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
-_COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired", "failed")
+_COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired")
 
 
 def _plain(values: dict[SampleKey, int]) -> list[tuple[str, str, int]]:

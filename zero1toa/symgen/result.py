@@ -29,7 +29,6 @@ class GenerationResult:
         refined: clips refined and committed.
         superseded: refined clips that came second.
         expired: refined clips that came too late.
-        failed: requests given up.
         refinements: committed refinements by clip.
         landmarks: shares of ``detected``, ``projected`` and ``missing`` landmarks among all requested frames.
         metrics: figures of the final avatar by name.
@@ -50,7 +49,6 @@ class GenerationResult:
     refined: int
     superseded: int
     expired: int
-    failed: int
     refinements: dict[str, int]
     landmarks: dict[str, float]
     metrics: dict[str, float]

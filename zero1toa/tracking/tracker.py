@@ -73,7 +73,7 @@ class Tracker:
     def __call__(self, event: ProgressEvent) -> None:
         """Keep one event."""
         counts = {"requested": event.requested, "refined": event.refined, "gaussians": event.gaussians}
-        refused = {"superseded": event.superseded, "expired": event.expired, "failed": event.failed}
+        refused = {"superseded": event.superseded, "expired": event.expired}
         base = {"iteration": event.iteration, "stage": event.stage, "seconds": round(event.seconds, 3)}
         if event.kind == "iteration":
             losses = {name: float(f"{value:.6g}") for name, value in event.losses.items()}

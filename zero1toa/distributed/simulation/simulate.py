@@ -52,8 +52,8 @@ class Report:
 
     Attributes:
         done: avatars that were finished.
-        failed: avatars that were given up: three of their clips in a row were, or their trainer died three times
-            without an iteration gained.
+        failed: avatars that were given up: one of their clips was, or their trainer died three times without gaining
+            an iteration.
         makespan: seconds from the beginning to the last avatar's end.
         ramp: seconds until all trainers had an avatar and all refiners were up.
         tail: seconds from the first trainer that found no portrait left to the end.

@@ -17,7 +17,6 @@ from zero1toa.distributed.simulation.records import Answer, Ending, Records, Req
 from zero1toa.distributed.simulation.settings import Settings
 from zero1toa.distributed.simulation.timeline import Timeline
 from zero1toa.distributed.simulation.variation import vary
-from zero1toa.symgen.patience import MAX_FAILURES
 
 _ROUNDING = 1e-9  # iterations; an answer at the end of an iteration is heard at its end and not after the next
 
@@ -60,7 +59,7 @@ class Avatar:
         records: counts what happens.
         random: varies the training time.
         submit: takes a request.
-        ended: told of the end; True with the avatar done, False if too many of its clips were given up.
+        ended: told of the end; True with the avatar done, False if one of its clips was given up.
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class Avatar:
         self._doing: Literal["nothing", "rendering", "training", "waiting"] = "nothing"
         self._turn = 0  # changes with all that the loop does, so that events of what it has left are known
         self._inbox: list[Answer] = []
-        self._failures = 0
         self._pace = settings.iteration_seconds
         self._since = 0.0
         self._stop = 0
@@ -102,7 +100,6 @@ class Avatar:
 
     def begin(self) -> None:
         """Run the loop, from the last checkpoint if there was one."""
-        self._failures = 0
         if self.state.step < self._settings.iterations:
             for request in tuple(self.state.outstanding.values()):
                 self._submit(request)
@@ -223,18 +220,18 @@ class Avatar:
         self._proceed()
 
     def _take(self, answer: Answer) -> bool:
-        """Take in an answer; False if so many clips were given up in a row that the avatar fails."""
+        """Take in an answer; False if its clip was given up, and the avatar with it."""
         state, request = self.state, answer.request
         # As it was asked for by this process: after a restart, later than by the one that died.
         asked = state.outstanding.pop(request.request_id)
         ending: Ending = "committed" if answer.ending == "duplicate" else answer.ending
         state.endings[ending] = state.endings.get(ending, 0) + 1
-        self._failures = self._failures + 1 if answer.ending == "failed" else 0
-        if answer.ending != "failed":
-            state.versions[request.clip] = max(state.versions[request.clip], answer.version)
-            self._records.age_seconds.append(self._timeline.now - asked.rendered)
-            self._records.age_iterations.append(state.step - asked.render_step)
-        return self._failures < MAX_FAILURES
+        if answer.ending == "failed":
+            return False
+        state.versions[request.clip] = max(state.versions[request.clip], answer.version)
+        self._records.age_seconds.append(self._timeline.now - asked.rendered)
+        self._records.age_iterations.append(state.step - asked.render_step)
+        return True
 
     def _end(self, *, done: bool) -> None:
         self._change("nothing")
