@@ -280,7 +280,7 @@ class DistributedConfig:
     threads: int = 0
     """CPU threads of each actor; 0 shares the cores among them."""
     micro_batch: int = 1
-    """Clips of several avatars that a refiner may serve at once, when more wait than refiners are idle; 1 serves each
+    """Clips of several avatars that a refiner may serve at once, when more wait than there are refiners; 1 serves each
     alone, which is the only way to bit-identical avatars."""
     tail_window: int = 0
     """Window of the avatars in work at the end of a batch, when no portrait waits any more and refiners would idle,

@@ -197,7 +197,7 @@ def test_answers_are_kept_for_their_own_avatar():
     asyncio.run(scenario())
 
 
-def test_clips_are_served_together_only_when_more_wait_than_workers_are_idle():
+def test_each_worker_is_given_its_even_share_of_what_waits():
     async def scenario():
         dispatcher = Dispatcher(micro_batch=3)
         a, b, c, d, e = (order(name, avatar=name) for name in "abcde")
@@ -213,6 +213,8 @@ def test_clips_are_served_together_only_when_more_wait_than_workers_are_idle():
         await asyncio.sleep(0)
         await asyncio.gather(submit(two, a), submit(two, b))
         assert await asyncio.gather(*turns) == [[a], [b]]  # both idle: one each
+        await submit(two, c, d)
+        assert await take(two, "w1", holding=[a.request_id]) == [c]  # the other worker, busy now, will take one too
 
     asyncio.run(scenario())
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from zero1toa.distributed.leases import HISTORY, Lease, LeaseQueue, lease_length
+from zero1toa.distributed.leases import HISTORY, Lease, LeaseQueue, lease_length, together
 from zero1toa.distributed.records import Load, Order, Turn
 from zero1toa.distributed.sleepers import Sleepers
 from zero1toa.symgen.failure import Failure
@@ -164,9 +164,8 @@ class Dispatcher:
         lease = self._queue.take(worker, self._clock(), holding)
         if lease is None:
             return ()
-        # Together only what would wait otherwise: a clip that is served alone comes back sooner.
-        spare = min(self._micro_batch - 1, self._queue.waiting - self._attendance.idle + 1)
-        alike = self._queue.take_alike(lease, self._clock(), spare, lambda order: order.shape)
+        count = together(self._queue.waiting + 1, self._attendance.present, self._micro_batch)
+        alike = self._queue.take_alike(lease, self._clock(), count - 1, lambda order: order.shape)
         self._handed += 1 + len(alike)
         return (lease.payload, *(other.payload for other in alike))
 
@@ -198,9 +197,9 @@ class _Attendance:
         self._sums = {True: 0.0, False: 0.0}
 
     @property
-    def idle(self) -> int:
-        """Number of workers that wait for work."""
-        return sum(not working for working, _ in self._since.values())
+    def present(self) -> int:
+        """Number of workers that are there."""
+        return len(self._since)
 
     def waits(self, worker: str) -> bool:
         """Whether a worker waits for work; one that has never asked for any does not."""

@@ -7,6 +7,7 @@ is lost with it is submitted again by its avatar, and deterministic request ids 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Generic, Literal, TypeVar
@@ -30,6 +31,20 @@ def lease_length(durations: Sequence[float]) -> float:
         durations: seconds of recent services; fewer than three say nothing yet.
     """
     return FIRST_LEASE if len(durations) < 3 else max(SHORTEST_LEASE, 3 * max(durations))
+
+
+def together(waiting: int, workers: int, most: int) -> int:
+    """How many requests a worker is given at once: its even share of those that wait.
+
+    A worker that took more would leave others with none; with up to as many waiting as there are workers, each is
+    served alone, so that micro-batches cost nothing where they gain nothing.
+
+    Args:
+        waiting: requests that wait, at least one.
+        workers: workers that are there, busy or not, the one that asks among them.
+        most: largest number.
+    """
+    return min(most, math.ceil(waiting / workers))
 
 
 State = Literal["queued", "leased", "unknown"]

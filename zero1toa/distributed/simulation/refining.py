@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from random import Random
 
 from zero1toa.distributed.failures import MAX_DEATHS
-from zero1toa.distributed.leases import HISTORY, Lease, LeaseQueue, lease_length
+from zero1toa.distributed.leases import HISTORY, Lease, LeaseQueue, lease_length, together
 from zero1toa.distributed.simulation.records import Answer, Records, Request
 from zero1toa.distributed.simulation.settings import Settings
 from zero1toa.distributed.simulation.timeline import Timeline
@@ -55,6 +55,7 @@ class Refinery:
         self._queue: LeaseQueue[Request] = LeaseQueue(lease_length(()), MAX_ATTEMPTS)
         self._durations: deque[float] = deque(maxlen=HISTORY)
         self._idle: deque[_Refiner] = deque()
+        self._present: set[_Refiner] = set()  # that have asked for work and live
         self._numbers = itertools.count()
         self._services = Random(f"{settings.seed}/services")
         self._kills = Random(f"{settings.seed}/refiner kills")
@@ -87,6 +88,7 @@ class Refinery:
         if not refiner.alive:
             return
         self._work(refiner, False)
+        self._present.add(refiner)
         self._idle.append(refiner)
         self._hand_out()
 
@@ -96,12 +98,8 @@ class Refinery:
             now = self._timeline.now
             lease = self._queue.take(refiner.name, now, refiner.commits)
             assert lease is not None
-            # Together only what would wait otherwise, as the dispatcher does it.
-            spare = min(self._settings.micro_batch - 1, self._queue.waiting - len(self._idle))
-            leases = [lease]
-            if spare > 0:
-                leases += self._queue.take_alike(lease, now, spare, lambda request: 0)
-            self._serve(refiner, leases)
+            count = together(self._queue.waiting + 1, len(self._present), self._settings.micro_batch)
+            self._serve(refiner, [lease, *self._queue.take_alike(lease, now, count - 1, lambda request: 0)])
 
     def _serve(self, refiner: _Refiner, leases: list[Lease[Request]]) -> None:
         settings, now = self._settings, self._timeline.now
@@ -163,6 +161,7 @@ class Refinery:
         records.refining_machines.add(-1)
         self._work(refiner, False)
         refiner.alive = False
+        self._present.discard(refiner)
         if refiner in self._idle:  # it lost its machine, and did not fail at its work
             self._idle.remove(refiner)
         else:

@@ -65,7 +65,7 @@ class Settings:
     commit_seconds: float = 0.03
     """Seconds to commit a refined clip; the refiner goes on meanwhile, the avatar waits."""
     micro_batch: int = 1
-    """Clips that a refiner may serve at once, when more wait than other refiners are idle."""
+    """Clips that a refiner may serve at once, when more wait than there are refiners."""
     marginal: float = 0.97
     """Cost of each further clip of a micro-batch as a share of the first (alpha): S(b) = S(1 + alpha (b - 1))."""
     prepare_seconds: float = 30.0
