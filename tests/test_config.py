@@ -1,8 +1,11 @@
 """Merging, checking and refusing configurations."""
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,17 @@ from zero1toa.errors import ConfigError
 
 def _documented(cls: type) -> set[str]:
     """Fields of ``cls`` that are followed by a docstring."""
-    return set(re.findall(r'^\s+(\w+): [^\n]+(?:\n\s+[^"\n]+)*?\n\s+"""', inspect.getsource(cls), flags=re.MULTILINE))
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id
+        for field, after in itertools.pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+    }
 
 
 @pytest.mark.parametrize("name", config.presets())
