@@ -12,8 +12,8 @@ from PIL import Image
 from skimage import data
 
 from zero1toa.batch.photos import read_photo_bytes
-from zero1toa.batch.records import Entry, Finding
-from zero1toa.batch.triage import YAW_MARGIN, duplicates, triage
+from zero1toa.batch.records import Entry
+from zero1toa.batch.triage import YAW_MARGIN, triage
 from zero1toa.config import PortraitConfig
 from zero1toa.errors import AssetError, PortraitError
 from zero1toa.head.registry import load_head
@@ -197,26 +197,3 @@ def test_any_bytes_are_survived(kind: str, kept: float, changes: list[tuple[int,
 )
 def test_noise_is_survived(noise: bytes, magic: bytes):
     assert triage(Entry("p", "p.bin"), magic + noise, PortraitConfig()).problem
-
-
-def test_duplicates_are_the_same_file_with_the_same_configuration():
-    entries = [
-        Entry("a", "1.jpg"),
-        Entry("b", "2.jpg"),
-        Entry("c", "3.jpg", overrides=("seed=1", "portrait.face=0")),
-        Entry("d", "4.jpg"),
-        Entry("e", "5.jpg", overrides=("portrait.face=0", "seed=1")),
-        Entry("f", "6.jpg", overrides=("portrait.face=0", "seed=2")),
-        Entry("bad", "7.jpg"),
-        Entry("bad too", "7.jpg"),
-        Entry("gone", "8.jpg"),
-        Entry("gone too", "9.jpg"),
-        Entry("unseen", "10.jpg"),
-    ]
-    digests = {"a": "x", "b": "y", "c": "x", "d": "x", "e": "x", "f": "x"}
-    findings = [Finding(name, digest) for name, digest in digests.items()]
-    findings += [Finding("bad", "z", problem="no face"), Finding("bad too", "z", problem="no face")]
-    findings += [Finding("gone", problem="no file"), Finding("gone too", problem="no file")]
-    for order in (findings, findings[::-1]):
-        assert duplicates(entries, order) == {"d": "a", "e": "c"}
-    assert duplicates([], []) == {}

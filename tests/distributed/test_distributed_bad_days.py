@@ -1,16 +1,21 @@
-"""What goes wrong around a batch: a second job, a cluster that is too small, a disk that fills up."""
+"""What goes wrong around a batch: bad photos, a second job, a cluster that is too small, a disk that fills up."""
 
+import json
 import os
+import re
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fleet import CHECKPOINT_EVERY, check_all_done, fleet, redone_iterations
+from omegaconf import OmegaConf
+from PIL import Image
 from typer.testing import CliRunner
 
 from zero1toa.batch.ledger import Ledger
 from zero1toa.cli import app
+from zero1toa.config import to_dict
 from zero1toa.distributed.batch import run_batch
 from zero1toa.distributed.session import ray_session
 from zero1toa.errors import StorageError
@@ -102,3 +107,45 @@ def test_a_second_job_and_a_cluster_that_is_too_small_are_refused_in_one_line(tm
     told = " ".join(small.output.split())
     assert "50 refiners" in told
     assert "the cluster has 7" in told
+
+
+@pytest.mark.timeout(600)
+def test_bad_portraits_stop_nothing_and_are_named(tmp_path):
+    output, photos = Storage(tmp_path / "out"), tmp_path / "photos"
+    ((good, config),) = fleet(photos, output, 1, "distributed.refiners=1")
+    (photos / "again.png").write_bytes((photos / "p0.png").read_bytes())
+    (photos / "text.png").write_text("not a picture")
+    Image.new("RGB", (200, 200), "white").save(photos / "empty.png")
+    manifest = tmp_path / "portraits.csv"
+    names = ("p0", "again", "text", "empty", "gone")
+    manifest.write_text("\n".join(["id,photo", *(f"{name},photos/{name}.png" for name in names)]))
+    file = tmp_path / "config.yaml"
+    file.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    command = ["batch", str(manifest), "--output", output.url, "--config", str(file)]
+
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 3, first.output
+    rows = Ledger(output).rows()
+    assert {row.id: row.state for row in rows.values()} == {
+        good.id: "done",
+        "again": "duplicate",
+        "text": "rejected",
+        "empty": "rejected",
+        "gone": "rejected",
+    }
+    assert rows["again"].reason == "its photo is that of p0"
+    for name, words in {"text": "is not an image", "empty": "(?i)no face", "gone": "gone.png"}.items():
+        assert re.search(words, rows[name].reason), rows[name].reason
+    status = json.loads(output.read_text("status.json"))
+    assert status["complete"]
+    assert {state: status["counts"][state] for state in ("done", "rejected", "duplicate")} == {
+        "done": 1,
+        "rejected": 3,
+        "duplicate": 1,
+    }
+    page = output.read_text("fleet.html")
+    assert all(name in page for name in rows)
+
+    again = CliRunner().invoke(app, command)  # nothing is left to do
+    assert again.exit_code == 3
+    assert len(Ledger(output).history()) == 5

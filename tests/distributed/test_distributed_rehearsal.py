@@ -1,11 +1,25 @@
-"""The simulation against a fleet of the real dispatcher, stores and actors, whose trainers and refiners sleep."""
+"""A fleet of the real dispatcher, stores and actors, whose trainers and refiners sleep: what it does, and how long."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 
-from zero1toa.distributed.rehearsal import Rehearsal, rehearse, simulated
+from zero1toa.config import Config
+from zero1toa.distributed.dispatcher import Dispatcher
+from zero1toa.distributed.records import DatasetRef
+from zero1toa.distributed.refinement import RefinementActor
+from zero1toa.distributed.refinery import RayRefinery
+from zero1toa.distributed.rehearsal import Rehearsal, SleepingTrainer, rehearse, simulated
 from zero1toa.distributed.session import ray_session
 from zero1toa.distributed.simulation.simulate import simulate
+from zero1toa.distributed.store_actor import start_stores
+from zero1toa.errors import BackboneError
 from zero1toa.storage import Storage
+from zero1toa.symgen.alternation import alternate
+from zero1toa.symgen.folder import RunFolder
+from zero1toa.symgen.staleness import StalenessPolicy
+from zero1toa.symgen.store import Reference, SymGENStore
 
 # Seconds of sleep per update, so that what the system itself costs (hundredths of a second) is a small share.
 FLEETS = {
@@ -49,3 +63,45 @@ def test_the_simulation_foretells_a_fleet_within_five_percent(name, tmp_path):
     assert 0.999 * told.makespan <= real.seconds <= 1.05 * told.makespan
     assert real.effective_interval == pytest.approx(told.effective_interval, rel=0.05)
     assert (real.superseded, real.expired) == (0, 0)
+
+
+def test_a_request_that_nobody_can_serve_fails_its_avatar_and_no_other(tmp_path):
+    import ray
+
+    what = Rehearsal(refiners=2, avatars=2, updates=4, interval=2, iteration_seconds=0, clip_seconds=0)
+    policy = StalenessPolicy(what.interval)
+    dispatcher = ray.remote(Dispatcher).options(num_cpus=0).remote()
+    stores = start_stores("sleep", 2, {"num_cpus": 0})
+    served = []
+
+    def refine(requests, reference):
+        (request,) = requests
+        served.append(request.request_id)
+        if request.avatar == "cursed" and request.render_step >= 4:
+            raise ValueError("the picture is not finite")
+        return [request.frames], {"denoise": 0.0}
+
+    def train(name):
+        root = Storage(tmp_path / name)
+        SymGENStore(root / "dataset", name).put_reference(
+            Reference(np.zeros((8, 8, 4), np.uint8), np.zeros((478, 2), np.float32))
+        )
+        dataset = DatasetRef(name, root / "dataset", policy)
+        trainer = SleepingTrainer(what, name)
+        refinery = RayRefinery(dataset, dispatcher, stores[0], lambda: False)
+        return alternate(trainer, refinery, policy, RunFolder(root, name), lambda event: None)
+
+    with ThreadPoolExecutor(4) as threads:
+        workers = [RefinementActor(f"w{number}", Config(), dispatcher, stores, 1) for number in range(2)]
+        serving = [threads.submit(worker.serve, refine) for worker in workers]
+        runs = [threads.submit(train, name) for name in ("cursed", "lucky")]
+        with pytest.raises(BackboneError, match=r"in 3 attempts: w\d: ValueError: the picture is not finite") as error:
+            runs[0].result(60)
+        assert runs[1].result(60)
+        ray.get(dispatcher.close.remote())
+        assert sum(worker.result(60) for worker in serving) == 2 + 4  # clips that were refined
+    assert str(error.value).startswith("spatial/clip-02")  # the third update
+    (cursed,) = {request for request in served if served.count(request) > 1}
+    assert served.count(cursed) == 3
+    for actor in (dispatcher, *stores):
+        ray.kill(actor)

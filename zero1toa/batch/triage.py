@@ -65,29 +65,6 @@ def triage(
     return Finding(entry.id, seconds=time.perf_counter() - begun, **found)
 
 
-def duplicates(entries: Sequence[Entry], findings: Sequence[Finding]) -> dict[str, str]:
-    """Portraits that are another one again: the same file and the same configuration of its own.
-
-    Args:
-        entries: portraits, in their order.
-        findings: of these portraits, in any order. Those with a problem and missing ones are passed over.
-
-    Returns:
-        For each that is one again, the id of the first.
-    """
-    finding_of = {finding.id: finding for finding in findings}
-    first: dict[tuple[Any, ...], str] = {}
-    again: dict[str, str] = {}
-    for entry in entries:
-        finding = finding_of.get(entry.id)
-        if finding is None or finding.problem:
-            continue
-        original = first.setdefault((finding.digest, *sorted(entry.overrides)), entry.id)
-        if original != entry.id:
-            again[entry.id] = original
-    return again
-
-
 def _look(
     entry: Entry, data: bytes | None, config: PortraitConfig, background: Sequence[float], found: dict[str, Any]
 ) -> None:

@@ -247,7 +247,7 @@ class _Trainers:
         import ray
 
         refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], lambda: False)
-        trainer: Any = _SleepingTrainer(self._what, dataset.avatar)
+        trainer: Any = SleepingTrainer(self._what, dataset.avatar)
         folder = RunFolder(self._output / dataset.avatar, dataset.avatar)
         answered: list[float] = []
         ages: list[int] = []
@@ -273,7 +273,7 @@ class _Trainers:
         )
 
 
-class _SleepingTrainer:
+class SleepingTrainer:
     """What :func:`zero1toa.symgen.alternation.alternate` needs of a reconstruction, without one."""
 
     stage, epoch, requested, notes, seconds = "spatial", 0, 0, (), 0.0
@@ -296,14 +296,17 @@ class _SleepingTrainer:
 
     @property
     def done(self) -> bool:
+        """Whether all iterations are done."""
         return self.step_count >= self.iterations
 
     def step(self) -> dict[str, float]:
+        """Sleep for an iteration."""
         time.sleep(self._seconds)
         self.step_count += 1
         return {}
 
     def request(self) -> RefineRequest:
+        """Ask for the next clip, in turn."""
         key = next(self._keys)
         request = RefineRequest(
             avatar=self.avatar_id,
@@ -322,6 +325,7 @@ class _SleepingTrainer:
         return request
 
     def accept(self, receipt: Receipt) -> None:
+        """Take in an answer."""
         self.outstanding.pop(receipt.request_id, None)
         self.versions[receipt.key] = receipt.version
         if receipt.status == "superseded":
@@ -333,6 +337,7 @@ class _SleepingTrainer:
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
+        """Time nothing."""
         yield
 
     def checkpoint(self, folder: Storage, name: str) -> None:
