@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pkgutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,29 @@ def test_a_file_as_folder_and_foreign_work_are_refused(tmp_path: Path):
     (tmp_path / "avatar").mkdir()
     with pytest.raises(OutputError, match=r"holds avatar but no run\.json"), OutputFolder(tmp_path, IDENTITY):
         pass
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("{tmp}/file/out", "Not a directory"),
+        ("ftp://127.0.0.1:{closed}/out", "cannot reach ftp://127.0.0.1"),
+        ("http://127.0.0.1:{closed}/out", "cannot reach http://127.0.0.1"),
+        ("bukket://out", "Protocol not known: bukket"),
+    ],
+)
+def test_a_batch_whose_output_is_out_of_reach_ends_in_one_line(output: str, words: str, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "ada.png").write_bytes(b"looked at later")
+    with socket.socket() as unheard:  # bound, but it does not listen: a connection is refused
+        unheard.bind(("127.0.0.1", 0))
+        output = output.format(tmp=tmp_path, closed=unheard.getsockname()[1])
+        code, _, error = _run("batch", str(tmp_path / "photos"), "--output", output)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert words in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -119,6 +119,8 @@ def test_mistakes_are_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         Storage(tmp_path / "file").write("x", b"")
+    with pytest.raises(FileNotFoundError):
+        Storage(tmp_path / "file").read("x")
 
 
 def test_files_have_the_rights_of_any_new_file(tmp_path: Path):

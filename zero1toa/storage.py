@@ -38,7 +38,7 @@ class Storage:
         folder: a folder in it that is meant instead; ``Storage(url) / folder`` is the same, and connects once.
 
     Raises:
-        StorageError: for a protocol that is unknown, or whose package is not installed.
+        StorageError: for a protocol that is unknown, or whose package is not installed, or a server out of reach.
     """
 
     local: Path | None
@@ -55,6 +55,8 @@ class Storage:
             raise StorageError(
                 f"cannot open {text}: {error}; give a folder, or install the package it needs"
             ) from error
+        except Exception as error:  # some protocols connect already
+            raise StorageError(f"cannot reach {text}: {_reason(error)}") from error
         is_local = isinstance(self._fs, LocalFileSystem)
         self._base = os.path.abspath(root) if is_local else text.rstrip("/")
         self._base_root = root.rstrip("/")
@@ -250,7 +252,7 @@ class Storage:
             with self._explained(folder):
                 self._fs.invalidate_cache()  # others write here too
                 entries = self._fs.ls(path, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
         names = (str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == kind)
         return sorted(names)
@@ -275,8 +277,10 @@ class Storage:
     def _explained(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError, StorageError):
+        except (FileNotFoundError, StorageError):
             raise
+        except NotADirectoryError as error:  # a file lies where a folder should: there is nothing under it
+            raise FileNotFoundError(self.locate(name)) from error
         except Exception as error:
             raise StorageError(f"cannot reach {self.locate(name).rstrip('/')}: {_reason(error)}") from error
 
