@@ -40,7 +40,7 @@ def _read(address: str) -> Series:
     with urllib.request.urlopen(address, timeout=10) as answer:
         text = answer.read().decode()
     found: Series = {}
-    ours = {"backbone", "le", "phase", "role", "stage", "state"}
+    ours = {"backbone", "batch", "le", "phase", "role", "stage", "state"}
     for family in text_string_to_metric_families(text):
         for one in family.samples:
             if "z1a" in one.name:
@@ -85,7 +85,7 @@ def test_values_arrive_with_their_tags(node: str):
 
     # Actors, as this process may have imported Ray with another interval, after which the node forgets its gauges.
     store: Any = ray.remote(Metrics).remote("compact")
-    driver: Any = ray.remote(Metrics).remote("compact")
+    driver: Any = ray.remote(Metrics).remote("compact", "faces")
     calls = [
         *(store.stored.remote(_receipt(s), 0.004) for s in ("committed", "committed", "superseded", "duplicate")),
         *(driver.load.remote(Load(0, 0, 0, 0.0, 0.0, expired, 0)) for expired in (2, 3, 1)),  # restarted after 3
@@ -100,13 +100,13 @@ def test_values_arrive_with_their_tags(node: str):
     labels = ("compact",)
     expected: Series = {
         (f"{PREFIX}z1a_train_iterations_total", ("compact", "temporal_real")): 65.0,
-        (f"{PREFIX}z1a_busy_ratio", ("compact", "trainer")): 0.8,
-        (f"{PREFIX}z1a_busy_ratio", ("compact", "refiner")): 0.75,
-        (f"{PREFIX}z1a_portraits", ("compact", "waiting")): 2.0,
-        (f"{PREFIX}z1a_portraits", ("compact", "training")): 3.0,
-        (f"{PREFIX}z1a_portraits", ("compact", "done")): 5.0,
-        (f"{PREFIX}z1a_refine_queue_depth", labels): 4.0,
-        (f"{PREFIX}z1a_effective_interval", labels): 31.0,
+        (f"{PREFIX}z1a_busy_ratio", ("compact", "faces", "trainer")): 0.8,
+        (f"{PREFIX}z1a_busy_ratio", ("compact", "faces", "refiner")): 0.75,
+        (f"{PREFIX}z1a_portraits", ("compact", "faces", "waiting")): 2.0,
+        (f"{PREFIX}z1a_portraits", ("compact", "faces", "training")): 3.0,
+        (f"{PREFIX}z1a_portraits", ("compact", "faces", "done")): 5.0,
+        (f"{PREFIX}z1a_refine_queue_depth", ("compact", "faces")): 4.0,
+        (f"{PREFIX}z1a_effective_interval", ("compact", "faces")): 31.0,
         (f"{PREFIX}z1a_avatars_done_total", labels): 2.0,
         (f"{PREFIX}z1a_avatars_failed_total", labels): 1.0,
         (f"{PREFIX}z1a_superseded_total", ("compact", "temporal_real")): 1.0,
@@ -147,14 +147,14 @@ def test_every_sample_sets_every_gauge(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(api, "Gauge", Recorder)
     monkeypatch.setattr(api, "Counter", Recorder)
-    metrics = Metrics("compact")
+    metrics = Metrics("compact", "faces")
     metrics.event(_event("finished", 100, seconds=50.0, timings={"wait": 10.0}))
     metrics.sample(Sample(0.0))
     metrics.sample(Sample(10.0, clips=1, iterations=30))
     written.clear()
     metrics.sample(Sample(20.0, clips=1, iterations=30))  # nothing has changed
     assert {name for name, *_ in written} == {name for name, figure in FIGURES.items() if figure.kind == "gauge"}
-    assert ("z1a_busy_ratio", "compact", "trainer") in written
+    assert ("z1a_busy_ratio", "compact", "faces", "trainer") in written
 
 
 def test_a_broken_ray_is_said_once_and_stops_nothing(monkeypatch: pytest.MonkeyPatch, caplog: Any):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from zero1toa.batch.job_file import open_job
+from zero1toa.batch.job_file import Job, open_job
 from zero1toa.batch.job_lock import JobLock
 from zero1toa.batch.ledger import Ledger
 from zero1toa.batch.records import Entry, Row, Sample, State
@@ -96,7 +96,7 @@ def run_batch(
     with JobLock(output, name or output.name, say=say) as lock:
         job = open_job(output, name or output.name, config, restart=restart)
         named = [(entry, _named(one, job.name)) for entry, one in entries]
-        watch = _Watch([entry for entry, _ in entries], output, job.id, config, lock, alive)
+        watch = _Watch([entry for entry, _ in entries], output, job, config, lock, alive)
         served: list[Served] = []
         avatars = min(avatars_at_once(config, config.batch.at_once), max(len(named), 1))
         look_ahead = config.batch.look_ahead or avatars
@@ -145,7 +145,7 @@ class _Watch:
         self,
         entries: Sequence[Entry],
         output: Storage,
-        job: str,
+        job: Job,
         config: Config,
         lock: JobLock,
         alive: Callable[[], None],
@@ -154,7 +154,7 @@ class _Watch:
         self.portraits: Portraits | None = None
         self._entries = entries
         self._output = output
-        self._job = job
+        self._job = job.id
         self._refresh = config.batch.refresh
         self._lock = lock
         self._alive = alive
@@ -165,7 +165,7 @@ class _Watch:
         self._samples: list[Sample] = []
         self._load = Load(0, 0, 0, 0.0, 0.0, 0, 0)
         self._thumbnails = self._kept_thumbnails()
-        self._metrics = Metrics(config.diffusion.backbone)
+        self._metrics = Metrics(config.diffusion.backbone, job.name)
         self.system: SystemRun | None = None
 
     def tick(self, load: Load | None) -> None:

@@ -45,12 +45,16 @@ _AGE = (0.5, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 600
 _COMMIT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 FIGURES: dict[str, Figure] = {
-    "z1a_portraits": Figure("gauge", "Portraits by state.", ("state",)),
+    "z1a_portraits": Figure("gauge", "Portraits by state.", ("batch", "state")),
     "z1a_avatars_done_total": Figure("counter", "Avatars made by this job."),
     "z1a_avatars_failed_total": Figure("counter", "Portraits of this job that failed or were refused."),
-    "z1a_refine_queue_depth": Figure("gauge", "Refinement requests that wait for a refiner."),
-    "z1a_busy_ratio": Figure("gauge", "Share of their time that processes of a role spend at work, 0 to 1.", ("role",)),
-    "z1a_effective_interval": Figure("gauge", "Training iterations per refined clip over the last half hour."),
+    "z1a_refine_queue_depth": Figure("gauge", "Refinement requests that wait for a refiner.", ("batch",)),
+    "z1a_busy_ratio": Figure(
+        "gauge", "Share of their time that processes of a role spend at work, 0 to 1.", ("batch", "role")
+    ),
+    "z1a_effective_interval": Figure(
+        "gauge", "Training iterations per refined clip, last half hour.", ("batch",)
+    ),
     "z1a_train_iterations_total": Figure("counter", "Training iterations, repeated ones included.", ("stage",)),
     "z1a_refine_service_seconds": Figure(
         "histogram", "Seconds of a clip's refinement by phase; phase all is their sum.", ("stage", "phase"), _SERVICE
@@ -72,10 +76,13 @@ class Metrics:
 
     Args:
         backbone: registry name of the diffusion backbone, a tag of everything.
+        batch: name of the batch, a tag of the gauges: batches that one process runs side by side, as a comparison of
+            backbones does, would overwrite each other's. Counters and histograms are sums anyway.
     """
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, backbone: str, batch: str = "") -> None:
         self._tags = {"backbone": backbone}
+        self._batch = batch
         self._instruments: dict[str, Any] = {}
         self._broken = False
         self._seen: dict[str, ProgressEvent] = {}
@@ -145,7 +152,7 @@ class Metrics:
             self._record(name, "inc", amount, tags)
 
     def _set(self, name: str, value: float, **tags: str) -> None:
-        self._record(name, "set", value, tags)
+        self._record(name, "set", value, {"batch": self._batch, **tags})
 
     def _observe(self, name: str, value: float, **tags: str) -> None:
         self._record(name, "observe", value, tags)
