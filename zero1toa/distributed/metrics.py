@@ -52,9 +52,7 @@ FIGURES: dict[str, Figure] = {
     "z1a_busy_ratio": Figure(
         "gauge", "Share of their time that processes of a role spend at work, 0 to 1.", ("batch", "role")
     ),
-    "z1a_effective_interval": Figure(
-        "gauge", "Training iterations per refined clip, last half hour.", ("batch",)
-    ),
+    "z1a_effective_interval": Figure("gauge", "Training iterations per refined clip, last half hour.", ("batch",)),
     "z1a_train_iterations_total": Figure("counter", "Training iterations, repeated ones included.", ("stage",)),
     "z1a_refine_service_seconds": Figure(
         "histogram", "Seconds of a clip's refinement by phase; phase all is their sum.", ("stage", "phase"), _SERVICE
