@@ -51,6 +51,7 @@ def fill(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_full_disk_ends_the_batch_cleanly_and_room_lets_it_go_on(small_disk, tmp_path):
     output = Storage(small_disk / "out")
