@@ -102,7 +102,16 @@ def test_a_second_job_and_a_cluster_that_is_too_small_are_refused_in_one_line(tm
     check_all_done(output, 1)
 
     small = CliRunner().invoke(
-        app, ["batch", photos, "--output", str(tmp_path / "other"), "device=cpu", "distributed.refiners=50"]
+        app,
+        [
+            "batch",
+            photos,
+            "--output",
+            str(tmp_path / "other"),
+            "device=cpu",
+            "distributed.refiners=50",
+            "distributed.wait=1",
+        ],
     )
     assert small.exit_code == 2
     told = " ".join(small.output.split())
