@@ -5,20 +5,18 @@ import signal
 
 import pytest
 from fleet import CHECKPOINT_EVERY, check_all_done, fleet, redone_iterations
-from machines import machines
 from processes import workers
 
 from zero1toa.batch.records import Row
 from zero1toa.distributed.batch import run_batch
 from zero1toa.distributed.portraits import Portraits
+from zero1toa.distributed.session import ray_session
 from zero1toa.storage import Storage
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    """Two machines: trainers on one, everything else on the other."""
-    with machines({"num_cpus": 4}, {}) as made:
-        made.add_node(num_cpus=3, labels={"role": "recon"})
+    with ray_session(7):
         yield
 
 
