@@ -2,6 +2,9 @@
 #   make avatar    set up, then make the avatar of the sample portrait (PHOTO=me.jpg OUTPUT=outputs/me for another)
 #   make test      set up, then pass the tests
 # uv is installed by pip into build/uv, apart from the environment it manages (.venv), which it then makes as uv.lock says.
+# Bytecode is compiled at once, and kept whatever the shell says: every process that Ray starts would do it again.
+
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 PHOTO ?= sample:astronaut
@@ -21,7 +24,7 @@ build/uv/uv/__init__.py:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target build/uv uv
 
 $(SYNCED): pyproject.toml uv.lock | build/uv/uv/__init__.py
-	$(UV) sync --frozen
+	$(UV) sync --frozen --compile-bytecode
 	@touch $@
 
 setup: $(SYNCED)

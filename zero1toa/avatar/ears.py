@@ -12,7 +12,6 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.signal import correlate
 
 Mask = NDArray[np.bool_]
 
@@ -64,6 +63,8 @@ def place_ear(ear: Mask, head: Mask, skin: Mask, matte: Mask, metre: float) -> P
         What agrees best with the skin beside the head, hair covering what it may; None where too little of an ear is
         to be seen.
     """
+    from scipy.signal import correlate  # here, because it takes longer to import than the rest of a trainer
+
     reach = max(1, round(REACH * metre))
     near = ndimage.binary_dilation(ear, np.ones((3, 3)), iterations=reach)
     beside = near & ~head
