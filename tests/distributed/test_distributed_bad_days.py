@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 from zero1toa.batch.ledger import Ledger
 from zero1toa.cli import app
 from zero1toa.config import to_dict
+from zero1toa.distributed import refiner_pool
 from zero1toa.distributed.batch import run_batch
+from zero1toa.distributed.records import Served
+from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.session import ray_session
 from zero1toa.errors import StorageError
 from zero1toa.storage import Storage
@@ -27,6 +30,33 @@ from zero1toa.symgen.progress import ProgressEvent
 def cluster():
     with ray_session(7):
         yield
+
+
+def test_a_clip_that_kills_whoever_serves_it_fails_its_avatar_alone(tmp_path, monkeypatch):
+    """With one refiner, whose deaths are all in a row; the output is out of reach of anything but fsspec."""
+    curse = tmp_path / "curse"
+
+    class Mortal(RefinementActor):
+        def run(self):
+            def refine(requests, reference):
+                (request,) = requests
+                if request.render_step >= 4 and not curse.exists():
+                    curse.write_text(request.request_id)
+                if curse.exists() and curse.read_text() == request.request_id:
+                    os._exit(1)
+                return [request.frames], {"denoise": 0.0}
+
+            return Served(self.serve(refine), 0, False)
+
+    monkeypatch.setattr(refiner_pool, "RefinementActor", Mortal)
+    output = Storage(f"dir::file://{tmp_path}/out")
+    entries = fleet(tmp_path / "photos", output, 2, "distributed.refiners=1", "batch.at_once=2")
+    rows = run_batch(entries, output, entries[0][1]).rows.values()
+    failed, done = sorted(rows, key=lambda row: row.state, reverse=True)
+    assert (failed.state, done.state) == ("failed", "done")
+    assert re.search(r"in 3 attempts: refiner-\d died; refiner-\d died; refiner-\d died", failed.reason)
+    assert output.exists(f"{done.bundle}/avatar.json")
+    assert {row.id: row.state for row in Ledger(output).history()} == {failed.id: "failed", done.id: "done"}
 
 
 @pytest.fixture
@@ -155,7 +185,14 @@ def test_bad_portraits_stop_nothing_and_are_named(tmp_path):
     }
     page = output.read_text("fleet.html")
     assert all(name in page for name in rows)
+    assert "Clips refined a minute" in page
 
     again = CliRunner().invoke(app, command)  # nothing is left to do
     assert again.exit_code == 3
     assert len(Ledger(output).history()) == 5
+    assert output.read_text("fleet.html") == page
+
+    manifest.write_text("\n".join(["id,photo,seed", *(f"{name},photos/{name}.png,3" for name in names)]))
+    other = CliRunner().invoke(app, command)  # the avatar of p0 has another seed
+    assert other.exit_code == 2
+    assert re.search(r"avatar of 'p0' .* \(seed was 0 and is 3\)", " ".join(other.output.split())), other.output

@@ -134,6 +134,33 @@ def test_a_worker_that_died_while_waiting_is_given_nothing():
     asyncio.run(scenario())
 
 
+def test_a_worker_that_is_to_go_home_finishes_what_it_holds():
+    async def scenario():
+        dispatcher, a, b, c = Dispatcher(), order("a"), order("b"), order("c")
+        await submit(dispatcher, a, b, c)
+        assert await take(dispatcher, "w1") == [a]
+        waiting = asyncio.create_task(take(dispatcher, "w3", 60))
+        assert await waiting == [b]
+        await dispatcher.retire("w1")
+        await dispatcher.done(a.avatar, receipt(a))  # it still may bring what it has
+        assert await take(dispatcher, "w1") == "closed"
+        assert (await dispatcher.load()).leased == 1
+        assert await take(dispatcher, "w2") == [c]
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_is_to_go_home_is_woken():
+    async def scenario():
+        dispatcher = Dispatcher()
+        waiting = asyncio.create_task(take(dispatcher, "w1", 60))
+        await asyncio.sleep(0)
+        await dispatcher.retire("w1")
+        assert await asyncio.wait_for(waiting, 10) == "closed"
+
+    asyncio.run(scenario())
+
+
 def test_a_worker_holds_what_it_commits_and_gets_again_what_it_never_heard_of():
     async def scenario():
         dispatcher, a, b = Dispatcher(), order("a"), order("b")

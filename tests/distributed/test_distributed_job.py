@@ -61,7 +61,6 @@ def wait_for(condition: Callable[[], bool], job: subprocess.Popen[str]) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
     portraits(tmp_path / "photos")

@@ -286,7 +286,7 @@ def test_a_clip_that_kills_three_refiners_is_given_up_and_fails_its_avatar():
     report = conserved(settings(portraits=16, refiners=8, at_once=16, iterations=900, refiner_kills=140))
     assert report.given_up
     assert report.failed == report.given_up
-    with pytest.raises(ConfigError, match=r"refiner_kills=3600: 24 refiners die in a row"):
+    with pytest.raises(ConfigError, match=r"refiner_kills=3600: 27 refiners die in a row"):
         simulate(settings(refiners=8, refiner_kills=3600, refiner_start_seconds=60))
     # A trainer that never outlives its start gains nothing in three lives.
     hopeless = conserved(settings(trainer_kills=3600, trainer_start_seconds=60))

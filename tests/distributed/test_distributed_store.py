@@ -1,5 +1,6 @@
 """The store actor's class by itself, in threads as Ray runs it."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_the_last_report_of_progress_judges_the_age_and_is_forgotten_with_the_av
     assert actor.commit(ada, refined("ada", 1)).status == "expired"
     actor.close(ada)
     assert actor.commit(ada, refined("ada", 1)).status == "committed"
+
+
+def test_a_clip_that_comes_after_its_avatar_is_finished_opens_nothing(tmp_path: Path) -> None:
+    actor, ada = StoreActor("none"), dataset(tmp_path, "ada")
+    actor.commit(ada, refined("ada", 1))
+    actor.close(ada, finished=True)
+    shutil.rmtree(tmp_path / "ada")  # as batch.keep_dataset=false does
+    assert actor.commit(ada, refined("ada", 2, base=1)).status == "superseded"
+    assert not (tmp_path / "ada").exists()
 
 
 def test_a_folder_is_free_when_its_avatar_is_closed(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ class Coordinator:
 
         ray.get([
             self._dispatcher.forget.remote(training.folder.avatar),
-            self._stores[training.dataset.writer].close.remote(training.dataset),
+            self._stores[training.dataset.writer].close.remote(training.dataset, finished=outcome is not None),
         ])  # fmt: skip
         if outcome is None:
             why = "its machine is about to go" if training.leaving else "the trainer's process died"
@@ -213,7 +213,10 @@ class Coordinator:
         self._work.event(training.key, event)
 
     def _leave_draining(self) -> None:
-        """Let the avatars on machines that are about to go save their work; they go on elsewhere."""
+        """Let avatars on machines that are about to go save their work, and refiners finish their clips.
+
+        Both go on elsewhere.
+        """
         now = time.monotonic()
         if now - self._drain_asked < _DRAIN_SECONDS:
             return
@@ -221,6 +224,7 @@ class Coordinator:
         nodes = set(draining_nodes())
         if nodes:
             self._trainers.leave(nodes)
+            self._refiners.leave(nodes)
 
     def _ask_load(self) -> None:
         import ray

@@ -38,7 +38,7 @@ class Dispatcher:
         self._answers: dict[str, dict[str, Receipt | Failure]] = {}  # by avatar and request
         self._sleepers = Sleepers()
         self._closed = False
-        self._dead: set[str] = set()
+        self._gone: set[str] = set()  # workers that are given nothing any more
         self._attendance = _Attendance()
         self._handed = self._expired = self._poisoned = 0
 
@@ -86,7 +86,7 @@ class Dispatcher:
         self._attendance.rests(worker, self._clock())
         try:
             # A worker that died while it waited must not be given what comes in after its death.
-            while not self._closed and worker not in self._dead:
+            while not self._closed and worker not in self._gone:
                 self._expire()
                 orders = self._take(worker, holding)
                 if orders:
@@ -119,17 +119,22 @@ class Dispatcher:
         self._sleepers.wake(avatar)
 
     async def release(self, worker: str, reason: str) -> bool:
-        """Take back what a dead worker held, and give it nothing any more.
+        """Take back what a worker that died or went home held, and give it nothing any more.
 
         Returns:
             Whether it died while it only waited for work.
         """
-        self._dead.add(worker)
+        self._gone.add(worker)
         waited = self._attendance.waits(worker)
         self._attendance.leaves(worker, self._clock())
         self._give_up(self._queue.release(worker, reason))
         self._sleepers.wake(_WORK)
         return waited
+
+    async def retire(self, worker: str) -> None:
+        """Send a worker home when it has served what it holds."""
+        self._gone.add(worker)
+        self._sleepers.wake(_WORK)
 
     async def load(self) -> Load:
         """How busy the workers are."""

@@ -6,6 +6,19 @@ MAX_DEATHS = 3
 """Times in a row that a trainer, or the refiners, may die without any progress in between."""
 
 
+def no_refiner_lives(deaths: int, refiners: int) -> bool:
+    """Whether so many deaths of refiners, with no clip refined in between, are too many for the job to go on.
+
+    One clip may kill whoever serves it: its avatar is given up after as many deaths as a clip has attempts, and the
+    job goes on. So that many are allowed for the clip beside those of each refiner.
+
+    Args:
+        deaths: of refiners that had work, since the last clip was refined.
+        refiners: their number.
+    """
+    return deaths >= MAX_DEATHS * (refiners + 1)
+
+
 def deaths() -> tuple[type[BaseException], ...]:
     """Ray's errors for a process, machine or object that is gone; they have no useful parent in common."""
     from ray import exceptions

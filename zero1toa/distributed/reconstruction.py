@@ -58,6 +58,7 @@ class ReconstructionActor:
         self._events: list[ProgressEvent] = []
         self._first = 0
         self._pace = _Pace()
+        self._widened: tuple[int, int, float] | None = None  # number of a run, window and slack
         limit_threads(threads)
         limit_memory(gpu)
 
@@ -73,9 +74,11 @@ class ReconstructionActor:
         """
         with self._lock:
             self._number, self._tracked, self._events, self._first = number, job.tracked, [], 0
+            self._pace.policy = dataset.policy
+            if self._widened is not None:  # perhaps this run already: calls are served side by side
+                self._widen(*self._widened)
         self._stop.clear()
         prepare_node(config, choose_device(config.device))
-        self._pace.policy = dataset.policy
         refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], self._stop.is_set)
         with tracked(job.tracked, folder, config, self._keep) as (emit, run_id):
             result = run(
@@ -110,7 +113,12 @@ class ReconstructionActor:
             return self._first + len(self._events), told
 
     def widen(self, number: int, window: int, slack: float) -> None:
-        """Let a run have more requests outstanding, and train further ahead of them."""
+        """Let a run have more requests outstanding, and train further ahead; also one that begins later."""
+        with self._lock:
+            self._widened = number, window, slack
+            self._widen(number, window, slack)
+
+    def _widen(self, number: int, window: int, slack: float) -> None:
         if number == self._number:
             self._pace.policy = dataclasses.replace(self._pace.policy, window=window, slack=slack)
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from zero1toa.config import Config
-from zero1toa.distributed.failures import MAX_DEATHS, cause, deaths, first_line
+from zero1toa.distributed.drain import on_nodes
+from zero1toa.distributed.failures import cause, deaths, first_line, no_refiner_lives
 from zero1toa.distributed.placement import Placement
 from zero1toa.distributed.records import Served
 from zero1toa.distributed.refinement import RefinementActor
@@ -41,6 +42,8 @@ class RefinerPool:
         self._names = itertools.count()
         self._deaths = 0
         self._running: dict[Any, tuple[str, Any]] = {}  # by the reference of their run: name and handle
+        self._leaving: set[str] = set()
+        self._served: list[Served] = []  # of those that have left
 
     @property
     def references(self) -> list[Any]:
@@ -48,11 +51,11 @@ class RefinerPool:
         return list(self._running)
 
     def start(self) -> None:
-        """Start all that are missing."""
+        """Start all that are missing; one that is about to leave its machine is."""
         import ray
 
         actor = ray.remote(RefinementActor).options(**self._placement.refinement, max_restarts=0)
-        while len(self._running) < self.count:
+        while len(self._running) - len(self._leaving) < self.count:
             name = f"refiner-{next(self._names)}"
             handle: Any = actor.remote(
                 name,
@@ -68,8 +71,16 @@ class RefinerPool:
         """Learn that a clip was refined: what has died before was not the fault of all."""
         self._deaths = 0
 
+    def leave(self, nodes: set[str]) -> None:
+        """Let the refiners on some nodes end after the clips in their hands, and start others for them now."""
+        names = {handle: name for name, handle in self._running.values() if name not in self._leaving}
+        for handle in on_nodes(names, nodes):
+            self._dispatcher.retire.remote(names[handle])
+            self._leaving.add(names[handle])
+        self.start()
+
     def ended(self, reference: Any) -> str:
-        """Replace a refiner that has died, and give back its work.
+        """Replace a refiner that has died or left, and give back its work.
 
         Args:
             reference: one of :attr:`references`, which is ready.
@@ -83,14 +94,17 @@ class RefinerPool:
         """
         import ray
 
-        name, _ = self._running.pop(reference)
+        name, handle = self._running.pop(reference)
+        left = name in self._leaving
+        self._leaving.discard(name)
         try:
-            ray.get(reference)
+            self._served.append(ray.get(reference))
         except deaths() as error:
             waited = ray.get(self._dispatcher.release.remote(name, f"{name} died"))
-            # One that waited for work lost its machine: a large pool of spot machines loses many between two clips.
-            self._deaths += not waited
-            if self._deaths >= MAX_DEATHS * self.count:
+            # One that waited for work, or was to leave, lost its machine: a large pool of spot machines loses many
+            # between two clips.
+            self._deaths += not (waited or left)
+            if no_refiner_lives(self._deaths, self.count):
                 raise BackboneError(
                     f"the refinement processes died {self._deaths} times in a row ({first_line(error)}); they "
                     "may be out of memory: lower curriculum.frames or distributed.refiners"
@@ -98,6 +112,10 @@ class RefinerPool:
         except Exception as error:
             # No refiner can do better than this one: weights are missing, the disk is full, or the code is at fault.
             raise cause(error) from error
+        else:
+            ray.get(self._dispatcher.release.remote(name, f"{name} left"))
+            ray.kill(handle)  # an idle process would keep its machine
+            return f"{name} left its machine, which is about to go"
         self.start()
         return f"{name} died; its clip is given to another one"
 
@@ -109,7 +127,7 @@ class RefinerPool:
         """
         import ray
 
-        served: list[Served] = []
+        served = self._served
         if self._running:
             ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=_GOODBYE_SECONDS)
             for reference in ended:

@@ -59,6 +59,8 @@ class StoreActor:
         """Commit refined pictures if they still count, see :func:`zero1toa.symgen.admission.admit`."""
         one, request = self._dataset(dataset), refined.request
         start = time.perf_counter()
+        if one.finished:
+            return Receipt(request.request_id, request.key, request.base_version, 0, "superseded")
         with one.opened() as store:
             # After a restart nothing is known until the avatar's next report; the render is then as young as can be.
             step, epoch = one.progress or (request.render_step, request.epoch)
@@ -82,9 +84,15 @@ class StoreActor:
         with self._dataset(dataset).opened() as store:
             store.prune(versions)
 
-    def close(self, dataset: DatasetRef) -> None:
-        """Forget the index of an avatar that is finished."""
-        self._dataset(dataset).close()
+    def close(self, dataset: DatasetRef, *, finished: bool = False) -> None:
+        """Forget the index of an avatar whose process has ended.
+
+        Args:
+            dataset: its dataset.
+            finished: whether the avatar needs no more clips. One that a refiner still brings is then superseded, and
+                does not open the folder again, which may have been deleted.
+        """
+        self._dataset(dataset).close(finished)
 
     def _dataset(self, dataset: DatasetRef) -> _Dataset:
         with self._lock:
@@ -96,10 +104,12 @@ class _Dataset:
 
     Attributes:
         progress: iteration and epoch that training has reached, or None if it has not said so.
+        finished: whether the avatar needs no more clips.
     """
 
     def __init__(self, dataset: DatasetRef) -> None:
         self.progress: tuple[int, int] | None = None
+        self.finished = False
         self._dataset = dataset
         self._turn = threading.Lock()
         self._store: SymGENStore | None = None
@@ -116,9 +126,10 @@ class _Dataset:
                     self._folder = stack.pop_all()
             yield self._store
 
-    def close(self) -> None:
+    def close(self, finished: bool) -> None:
         with self._turn:
             self._store = self.progress = None
+            self.finished = finished
             self._folder.close()
 
 

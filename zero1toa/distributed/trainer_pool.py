@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zero1toa.config import Config
+from zero1toa.distributed.drain import on_nodes
 from zero1toa.distributed.failures import MAX_DEATHS, cause, deaths, first_line
 from zero1toa.distributed.placement import Placement
 from zero1toa.distributed.reconstruction import Outcome, ReconstructionActor
@@ -164,9 +165,15 @@ class TrainerPool:
             training.handle.widen.remote(training.number, window, slack)
 
     def leave(self, nodes: set[str]) -> list[Training]:
-        """Ask the avatars on some nodes to save their work and end; returns those that were asked."""
+        """Ask the avatars on some nodes to save their work and end; returns those that were asked.
+
+        Idle trainers there end at once: the next avatar would begin on a machine that is about to go.
+        """
         import ray
 
+        for handle in on_nodes(self._idle, nodes):
+            self._idle.remove(handle)
+            ray.kill(handle)
         asked = []
         for training in self._running.values():
             if training.leaving or not ray.wait([training.node], timeout=0)[0]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from random import Random
 
-from zero1toa.distributed.failures import MAX_DEATHS
+from zero1toa.distributed.failures import no_refiner_lives
 from zero1toa.distributed.leases import HISTORY, Lease, LeaseQueue, lease_length, together
 from zero1toa.distributed.simulation.records import Answer, Records, Request
 from zero1toa.distributed.simulation.settings import Settings
@@ -166,7 +166,7 @@ class Refinery:
             self._idle.remove(refiner)
         else:
             self._deaths += 1
-        if self._deaths >= MAX_DEATHS * settings.refiners:
+        if no_refiner_lives(self._deaths, settings.refiners):
             raise ConfigError(
                 f"refiner_kills={settings.refiner_kills:g}: {self._deaths} refiners die in a row before a clip is "
                 "refined, which ends a batch; lower it, or refiner_start_seconds or refine_seconds"
