@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from zero1toa.batch.job_file import Job, forget, open_job
+from zero1toa.batch.job_file import Job, config_digest, forget, open_job
 from zero1toa.batch.ledger import Ledger
 from zero1toa.batch.records import Row
-from zero1toa.config import load
+from zero1toa.config import Config, load, to_dict
 from zero1toa.errors import OutputError, StorageError
 from zero1toa.storage import Storage
 
@@ -54,6 +54,50 @@ def test_another_configuration_is_refused_and_changes_nothing(storage: Storage):
         open_job(storage, "faces", load(["seed=3"]))
     assert storage.read("job.json") == before
     assert list(Ledger(storage).rows()) == ["ada"]
+
+
+def _finish(storage: Storage, name: str, config: Config, digest: str) -> None:
+    Ledger(storage).append(Row(name, "done", config=digest, bundle=f"avatars/{name}/avatar"))
+    storage.write(f"avatars/{name}/avatar/avatar.json", json.dumps({"config": to_dict(config)}))
+
+
+def test_a_finished_portrait_is_not_given_other_values_in_silence(storage: Storage):
+    base, own = load(), load(["seed=3", "loop.batch_frames=3"])
+    open_job(storage, "faces", base)
+    _finish(storage, "ada", own, config_digest(own))
+    _finish(storage, "bert", base, config_digest(base))
+    open_job(storage, "faces", base, portraits=[("ada", own), ("bert", base), ("carla", own)])
+    before = storage.read("job.json")
+    elsewhere = load(["seed=3", "loop.batch_frames=3", "device=cpu", "tracking.group=trial"])
+    for name, now, changes in (
+        ("ada", load(["seed=4", "loop.batch_frames=3"]), r"seed was 3 and is 4"),
+        ("ada", base, r"loop.batch_frames was 3 and is \d+, seed was 3 and is 0"),
+        ("bert", own, r"loop.batch_frames was \d+ and is 3, seed was 0 and is 3"),
+    ):
+        with pytest.raises(OutputError, match=rf"avatar of '{name}' .* \({changes}\); .* another id .* --restart"):
+            open_job(storage, "faces", base, portraits=[(name, now)])
+        assert storage.read("job.json") == before
+    assert open_job(storage, "faces", base, portraits=[("ada", elsewhere)]).attempt == 3
+    open_job(storage, "faces", base, portraits=[("ada", base)], restart=True)
+    assert Ledger(storage).rows() == {}
+
+
+def test_a_row_with_the_batchs_digest_is_judged_by_its_avatar(storage: Storage):
+    base, own = load(), load(["seed=3"])
+    open_job(storage, "faces", base)
+    _finish(storage, "ada", own, config_digest(base))  # as earlier versions wrote it
+    open_job(storage, "faces", base, portraits=[("ada", own)])
+    with pytest.raises(OutputError, match=r"avatar of 'ada' .* \(seed was 3 and is 4\)"):
+        open_job(storage, "faces", base, portraits=[("ada", load(["seed=4"]))])
+    storage.delete("avatars/ada")
+    with pytest.raises(OutputError, match=r"avatar of 'ada' .* \(its bundle cannot be read"):
+        open_job(storage, "faces", base, portraits=[("ada", own)])
+
+
+def test_a_portrait_without_an_avatar_may_be_given_other_values(storage: Storage):
+    open_job(storage, "faces", load())
+    Ledger(storage).append(Row("ada", "failed", "broke", config=config_digest(load())))
+    open_job(storage, "faces", load(), portraits=[("ada", load(["seed=3"]))])
 
 
 def test_restart_forgets_what_was_made_and_nothing_else(storage: Storage):

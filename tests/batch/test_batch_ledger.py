@@ -304,13 +304,22 @@ def _cut(folder: Storage, name: str) -> None:
     folder.write(name, folder.read(name)[:-40])
 
 
+NEWER = r"ledger is in format 2 .* knows format 1; update zero1toa"
+
+
+def _of_a_newer_version(folder: Storage, *names: str) -> None:
+    """Its files have names that this version does not know."""
+    folder.write("format.json", '{"format": 2}')
+    for name in names:
+        folder.write(name, "x")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (
-            lambda f: f.write("format.json", '{"format": 2}'),
-            r"ledger is in format 2 .* knows format 1; update zero1toa",
-        ),
+        (lambda f: _of_a_newer_version(f), NEWER),
+        (lambda f: _of_a_newer_version(f, "rows/ada-1.cbor"), NEWER),
+        (lambda f: _of_a_newer_version(f, "segments/a.parquet"), NEWER),
         (lambda f: f.write("format.json", '{"form'), r"format\.json is damaged"),
         (lambda f: f.write("format.json", "[]"), r"format\.json is damaged"),
         (lambda f: f.delete("format.json"), r"ledger has rows but no format\.json"),

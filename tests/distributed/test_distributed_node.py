@@ -218,6 +218,31 @@ def test_gsplat_is_built_where_it_is_used(home: Path, gpu, tmp_path: Path, monke
     assert json.loads(marker.read_text())["versions"].keys() == {"torch", "gsplat"}
 
 
+def test_lpips_is_compiled_once_for_each_size_where_avatars_train(home: Path, gpu, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def build(size, batches, device):
+        calls.append((size, tuple(batches)))
+        return [home]
+
+    monkeypatch.setattr(node, "build_lpips", build)
+    settings = ["render.backend=torch", "render.size=256", "loop.batch_frames=8", "curriculum.frames=4"]
+    prepare_node(load(settings), gpu, training=True)
+    assert calls == []  # LPIPS has no weights here, so that something else stands in for it
+    vgg = assets.get("vgg16")
+    vgg.places[0].parent.mkdir(parents=True, exist_ok=True)
+    vgg.places[0].touch()
+    os.truncate(vgg.places[0], vgg.size or 0)  # what is looked for has this size; nothing reads it here
+    prepare_node(load(settings), gpu)  # a refiner
+    prepare_node(load([*settings, "loss.perceptual=0"]), gpu, training=True)
+    prepare_node(load([*settings, "loss.perceptual_kind=structure"]), gpu, training=True)
+    assert calls == []
+    for _ in range(2):
+        prepare_node(load(settings), gpu, training=True)
+    prepare_node(load([*settings, "render.size=512"]), gpu, training=True)
+    assert calls == [(256, (1, 4)), (512, (1, 4))]
+
+
 def test_a_machine_without_a_compiler_is_told_so(home: Path, gpu, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=None))
     with pytest.raises(ConfigError, match="finds no nvcc"):

@@ -57,6 +57,18 @@ def test_without_wandb_the_log_is_still_whole(tmp_path: Path, monkeypatch: pytes
     assert tracker.notices[-1] == "a fallback"
 
 
+def test_the_age_of_a_clip_is_kept(tmp_path: Path, use_wandb: Any):
+    fake = use_wandb(FakeWandb())
+    with Tracker(tmp_path, TrackingConfig(), "me", {}) as tracker:
+        tracker(_event("answered", iteration=4, message="spatial/jawOpen committed", age=0))
+        tracker(_event("answered", iteration=6, message="spatial/jawOpen expired", age=30))
+        tracker(_event("answered", iteration=8, message="spatial/jawOpen duplicate"))
+    ages = [record["age"] for record in read_log(tmp_path / "log.jsonl") if record["kind"] == "answered"]
+    assert ages == [0, 30, None]
+    assert [values.get("refine/age") for values in fake.run.logged] == [0, 30, None]
+    assert "refine/age" not in fake.run.logged[-1]
+
+
 def test_a_service_that_dies_is_left_out_once(tmp_path: Path, use_wandb: Any):
     use_wandb(FakeWandb(broken=True))
     said: list[str] = []

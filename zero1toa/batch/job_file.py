@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from zero1toa.batch.ledger import FOLDER
+from zero1toa.batch.ledger import FOLDER, Ledger
+from zero1toa.batch.records import Row
 from zero1toa.batch.status import PAGE, STATUS, THUMBNAILS
 from zero1toa.batch.tables import CSV, JSONL
 from zero1toa.config import Config, to_dict
@@ -43,7 +46,20 @@ class Job:
         return f"{self.name}-{self.attempt}"
 
 
-def open_job(storage: Storage, name: str, config: Config, *, restart: bool = False) -> Job:
+def config_digest(config: Config) -> str:
+    """Digest of the values that shape an avatar, see :func:`zero1toa.symgen.identity.shaping_values`."""
+    text = json.dumps(shaping_values(to_dict(config)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_job(
+    storage: Storage,
+    name: str,
+    config: Config,
+    *,
+    portraits: Iterable[tuple[str, Config]] = (),
+    restart: bool = False,
+) -> Job:
     """Begin or continue a batch in its output; the caller holds the output's lock.
 
     Args:
@@ -52,10 +68,13 @@ def open_job(storage: Storage, name: str, config: Config, *, restart: bool = Fal
             hyphen, since ids of runs and of Ray's jobs are made of it.
         config: the batch's configuration; an output that was begun with other values is refused, except for values that
             do not shape avatars (device, tracking, distribution, the batch's own, how often to save).
+        portraits: ids with the configuration of each; a finished one whose avatar was made with other values is refused
+            in the same way.
         restart: forget what earlier jobs made, and begin anew with this configuration.
 
     Raises:
-        OutputError: if the output belongs to another configuration or is of a newer version, or its file is damaged.
+        OutputError: if the output or a finished avatar belongs to another configuration, or it is of a newer version,
+            or its file is damaged.
         StorageError: if it cannot be reached or written.
     """
     now = shaping_values(to_dict(config))
@@ -69,11 +88,13 @@ def open_job(storage: Storage, name: str, config: Config, *, restart: bool = Fal
             raise
     if restart:
         forget(storage)
-    elif before and (changes := describe_changes(before["config"], now)):
-        raise OutputError(
-            f"{storage} was begun with another configuration ({changes}); use the same values to continue, choose "
-            "another output, or --restart to make every avatar anew"
-        )
+    elif before:
+        if changes := describe_changes(before["config"], now):
+            raise OutputError(
+                f"{storage} was begun with another configuration ({changes}); use the same values to continue, choose "
+                "another output, or --restart to make every avatar anew"
+            )
+        _check_finished(storage, portraits)
     called = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "batch"
     job = Job(before.get("name", called), before.get("attempt", 0) + 1)
     about = {"format": FORMAT, "name": job.name, "attempt": job.attempt, "config": now}
@@ -92,6 +113,31 @@ def forget(storage: Storage) -> None:
     """
     for name in _OWNED:
         storage.delete(name)
+
+
+def _check_finished(storage: Storage, portraits: Iterable[tuple[str, Config]]) -> None:
+    """Refuse other values for a portrait whose avatar is made: they would be passed over in silence."""
+    rows = Ledger(storage).rows()
+    for key, config in portraits:
+        row = rows.get(key)
+        if row is None or row.state != "done" or row.config == config_digest(config):
+            continue
+        # Rows of earlier versions have the batch's digest, whatever the portrait's own values were.
+        if changes := _changes_since(storage, row, config):
+            raise OutputError(
+                f"the avatar of '{key}' in {storage} was made with another configuration ({changes}); give the "
+                "portrait the same values to continue, or another id to make it once more, or --restart to make every "
+                "avatar anew"
+            )
+
+
+def _changes_since(storage: Storage, row: Row, config: Config) -> str:
+    """What differs from the values in the avatar's bundle; the empty string if nothing does."""
+    try:
+        made = shaping_values(json.loads(storage.read(f"{row.bundle}/avatar.json"))["config"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return "its bundle cannot be read, which would say what differs"
+    return describe_changes(made, shaping_values(to_dict(config)))
 
 
 def _read(storage: Storage) -> dict[str, Any]:

@@ -178,9 +178,10 @@ class Ledger:
     def _read(self) -> None:
         self._history, self._newest, self._segments, self._leftovers = [], {}, [], []
         # In this order: a single row that is gone by now was in a segment before it went.
-        singles = [(self._number(name), f"rows/{name}") for name in self._root.files("rows")]
-        spans = [self._span(name) for name in self._root.files("segments")]
-        self._claimed = self._check_format(bool(singles or spans))
+        rows, segments = self._root.files("rows"), self._root.files("segments")
+        self._claimed = self._check_format(bool(rows or segments))  # before any name: a newer format may have others
+        singles = [(self._number(name), f"rows/{name}") for name in rows]
+        spans = [self._span(name) for name in segments]
         for span in sorted(spans, key=lambda span: (span.first, -span.last)):
             if span.last <= self._gathered:
                 self._leftovers.append(span.name)

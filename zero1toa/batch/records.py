@@ -73,7 +73,9 @@ class Row:
         attempts: times it was begun, in this job and in earlier ones.
         finished: time of its end, ISO 8601 in UTC.
         job: id of the job that ended it.
-        seconds: time by phase: ``triage``, ``prepare``, ``train``, ``finish``, and the loop's own phases.
+        seconds: time by phase: ``triage``, ``prepare``, ``total`` for the generation, the phases of
+            :class:`zero1toa.symgen.result.GenerationResult` that it is made of, and ``measure``. Of a failed portrait
+            what its events told.
         gpu_seconds: time on GPUs, weighted by the share of a GPU that each actor held.
         metrics: figures by name: ``psnr``, ``ssim``, ``iou`` in the portrait's own view, counts of the loop.
         bundle: where the avatar is, relative to the batch's output; empty unless ``done``.

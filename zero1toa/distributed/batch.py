@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import time
 from collections import Counter
@@ -28,7 +26,6 @@ from zero1toa.distributed.portraits import Portraits
 from zero1toa.distributed.records import Load, Served
 from zero1toa.errors import StorageError
 from zero1toa.storage import Storage
-from zero1toa.symgen.identity import shaping_values
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.tracking.fleet_page import INLINE
 from zero1toa.tracking.system_run import SystemRun
@@ -87,14 +84,16 @@ def run_batch(
         alive: called several times a second; what it raises ends the batch as Ctrl-C does, after checkpoints.
 
     Raises:
-        OutputError: if another job works in the output, or it belongs to another configuration.
+        OutputError: if another job works in the output, or it, or a finished avatar in it, belongs to another
+            configuration.
         StorageError: if the output cannot be reached or written; the same call continues when it can.
         UserError: for what concerns all portraits, such as missing weights.
         BackboneError: if the refiners' processes keep dying.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
     """
     with JobLock(output, name or output.name, say=say) as lock:
-        job = open_job(output, name or output.name, config, restart=restart)
+        configs = [(entry.id, one) for entry, one in entries]
+        job = open_job(output, name or output.name, config, portraits=configs, restart=restart)
         named = [(entry, _named(one, job.name)) for entry, one in entries]
         watch = _Watch([entry for entry, _ in entries], output, job, config, lock, alive)
         served: list[Served] = []
@@ -105,7 +104,6 @@ def run_batch(
             watch.ledger,
             output,
             job.id,
-            digest=_digest(config),
             look_ahead=look_ahead,
             retry_failed=config.batch.retry_failed,
             keep_dataset=config.batch.keep_dataset,
@@ -195,8 +193,11 @@ class _Watch:
         self._sample(None)
         if self.system is not None:
             self.system.ledger(self.ledger.rows().values())
+        fleet = self._fleet()
         with suppress(StorageError):
-            self._bulletin.publish(self._fleet(), wait=True)
+            # A job that found nothing to do has no curves. The page of the one before says the same, and has some.
+            if len(fleet.samples) > 1 or not self._bulletin.shows(fleet):
+                self._bulletin.publish(fleet, wait=True)
         self._bulletin.close()
 
     def _sample(self, load: Load | None) -> None:
@@ -255,8 +256,3 @@ def _named(config: Config, job: str) -> Config:
     """The configuration with the job's name as W&B group, where the user has chosen none."""
     tracking = dataclasses.replace(config.tracking, group=config.tracking.group or job)
     return dataclasses.replace(config, tracking=tracking)
-
-
-def _digest(config: Config) -> str:
-    text = json.dumps(shaping_values(to_dict(config)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

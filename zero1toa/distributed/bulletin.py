@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from zero1toa.batch.status import PAGE, STATUS, Fleet, status
 from zero1toa.storage import Storage
 from zero1toa.tracking.fleet_page import render_page
+
+_OF_THE_JOB = ("job", "started", "updated", "avatars_per_hour", "seconds_left", "sample")
 
 
 class Bulletin:
@@ -40,6 +44,18 @@ class Bulletin:
         if wait:
             self._publishing.result()
 
+    def shows(self, fleet: Fleet) -> bool:
+        """Whether the files that are there say the same of the portraits, whichever job wrote them.
+
+        Raises:
+            StorageError: if the output cannot be reached.
+        """
+        try:
+            kept = json.loads(self._output.read(STATUS))
+            return self._output.exists(PAGE) and _of_portraits(kept) == _of_portraits(status(fleet))
+        except (FileNotFoundError, ValueError, AttributeError):
+            return False
+
     def close(self) -> None:
         """Wait for what is being written."""
         self._thread.shutdown()
@@ -47,3 +63,7 @@ class Bulletin:
     def _write(self, fleet: Fleet) -> None:
         self._output.write(STATUS, json.dumps(status(fleet), indent=1))
         self._output.write(PAGE, render_page(fleet))
+
+
+def _of_portraits(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in _OF_THE_JOB}

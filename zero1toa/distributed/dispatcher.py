@@ -1,9 +1,10 @@
 """Brings requests to workers and answers back to avatars. An asyncio class without Ray in it; Ray runs it as an actor.
 
-No pictures pass through here: an order names its request by reference. Nothing durable lives here either. A request
-that is lost in a restart is submitted again by its avatar, which learns of the loss when it asks for the answer; an
-answer that is lost has been committed to the dataset before it was given, so the repeated request comes back as a
-duplicate.
+No pictures pass through here: an order names its request by reference. What limits an avatar's orders is its window
+(:class:`zero1toa.symgen.staleness.StalenessPolicy`): each answer is the credit for another request. Nothing durable
+lives here either. A request that is lost in a restart is submitted again by its avatar, which learns of the loss when
+it asks for the answer; an answer that is lost has been committed to the dataset before it was given, so the repeated
+request comes back as a duplicate.
 """
 
 from __future__ import annotations

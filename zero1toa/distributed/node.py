@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def prepare_node(config: Config, device: torch.device) -> None:
+def prepare_node(config: Config, device: torch.device, *, training: bool = False) -> None:
     """Make this machine ready for an actor; quick where that was done before.
 
     Sets ``TORCHINDUCTOR_CACHE_DIR`` and ``TRITON_CACHE_DIR`` of this process if they are not set, so call it before
@@ -35,6 +35,7 @@ def prepare_node(config: Config, device: torch.device) -> None:
     Args:
         config: the run's configuration.
         device: where the actor will work.
+        training: whether it will train avatars, for which LPIPS is compiled where its weights are installed.
 
     Raises:
         AssetError: if ``distributed.weights`` holds no weights, or damaged ones.
@@ -48,6 +49,12 @@ def prepare_node(config: Config, device: torch.device) -> None:
         if config.render.backend in ("auto", "gsplat"):
             versions = {name: metadata.version(name) for name in ("torch", "gsplat")}
             once(folder, "gsplat", versions, build_gsplat)
+        loss = config.loss
+        if training and loss.perceptual > 0 and loss.perceptual_kind in ("auto", "lpips") and assets.find("vgg16"):
+            versions = {name: metadata.version(name) for name in ("torch", "lpips")}
+            frames = sorted({1, min(config.loop.batch_frames, config.curriculum.frames)})
+            name = f"lpips-{config.render.size}-{'-'.join(map(str, frames))}"
+            once(folder, name, versions, lambda: build_lpips(config.render.size, frames, device))
 
 
 def fetch_weights(source: Storage) -> list[Path]:
@@ -143,6 +150,25 @@ def _compiled() -> Path:
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise OutputError(f"{folder} belongs to somebody else; set ZERO1TOA_HOME to a folder you can write")
     return folder
+
+
+def build_lpips(size: int, batches: Iterable[int], device: torch.device) -> Iterable[Path]:
+    """Compile LPIPS with its gradient for batches of pictures; returns the compiler's folder, where others find it.
+
+    Args:
+        size: edge of the pictures, pixels.
+        batches: numbers of pictures.
+        device: a CUDA device.
+    """
+    import torch
+
+    from zero1toa.avatar.perceptual import Perceptual
+
+    term = Perceptual("lpips", device)
+    for count in batches:
+        renders = torch.rand(count, size, size, 3, device=device, requires_grad=True)
+        term(renders, torch.rand_like(renders)).backward()
+    return [Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])]
 
 
 def build_gsplat() -> Iterable[Path]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from zero1toa.batch.job_file import AVATARS
+from zero1toa.batch.job_file import AVATARS, config_digest
 from zero1toa.batch.ledger import Ledger
 from zero1toa.batch.photos import photo_name
 from zero1toa.batch.records import Doing, Entry, Finding, Row, State
@@ -24,6 +24,7 @@ from zero1toa.distributed.placement import Placement
 from zero1toa.distributed.preparation import inspect, prepare
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import Job, Load
+from zero1toa.distributed.spent import Spent
 from zero1toa.errors import PortraitError, StorageError, UserError
 from zero1toa.storage import Storage
 from zero1toa.symgen.progress import ProgressEvent
@@ -46,6 +47,7 @@ class _Item:
     prepare_seconds: float = 0.0
     attempts: int = 0
     iterations: int = 0  # of this job, for the batch's curves
+    spent: Spent = dataclasses.field(default_factory=Spent)
 
 
 class Portraits:
@@ -61,7 +63,6 @@ class Portraits:
         ledger: how portraits have ended so far.
         output: the batch's output.
         job: id of this job.
-        digest: digest of the configuration, for the ledger.
         look_ahead: portraits that are prepared before a trainer is free for them.
         retry_failed: take up portraits again that have failed or were rejected.
         background: sRGB colour in [0, 1] behind photos that have transparency.
@@ -78,7 +79,6 @@ class Portraits:
         output: Storage,
         job: str,
         *,
-        digest: str,
         look_ahead: int,
         retry_failed: bool,
         keep_dataset: bool,
@@ -90,7 +90,6 @@ class Portraits:
         self._ledger = ledger
         self._output = output
         self._job = job
-        self._digest = digest
         self._look_ahead = look_ahead
         self._keep_dataset = keep_dataset
         self._background = tuple(background)
@@ -133,7 +132,6 @@ class Portraits:
         self._training[item.entry.id] = item
         job = Job(item.portrait, self._folder(item.entry), item.config, measured=True, tracked=True)
         item.portrait = None  # the trainer has it from now on
-        self.doing[item.entry.id] = "training"
         return item.entry.id, job
 
     def more(self) -> bool:
@@ -147,6 +145,7 @@ class Portraits:
     def begun(self, key: str) -> None:
         """Count an attempt at an avatar, where the next job finds it."""
         item = self._training[key]
+        self.doing[key] = "training"  # again, if its trainer died while it was measured
         folder = self._folder(item.entry)
         try:
             item.attempts = int(json.loads(folder.read(_ATTEMPTS))["begun"])
@@ -162,10 +161,14 @@ class Portraits:
             self.clips += event.message.endswith(("committed", "duplicate"))
             if event.age is not None:
                 self._ages.append(event.age)
-        if item is not None and event.kind in ("started", "iteration"):
+        if item is not None:
+            item.spent.hear(event)
             if event.kind == "iteration":
                 self.iterations += max(event.iteration - item.iterations, 0)
-            item.iterations = event.iteration
+            if event.kind in ("started", "iteration"):
+                item.iterations = event.iteration
+            elif event.kind == "finished":
+                self.doing[key] = "finishing"  # what the trainer does from here is to measure it
         self._heard(key, event)
 
     def ended(self, key: str, outcome: Outcome | Exception) -> None:
@@ -178,16 +181,14 @@ class Portraits:
         if isinstance(outcome, StorageError):
             raise outcome
         if isinstance(outcome, Exception):
-            self._end(item, "failed", f"{type(outcome).__name__}: {first_line(outcome)}")
+            reason = f"{type(outcome).__name__}: {first_line(outcome)}"
+            self._end(item, "failed", reason, seconds=item.spent.seconds)
             return
         result, measured = outcome.result, outcome.measured
-        refine_share, train_share = self._shares
-        refining = sum(result.timings.get(phase, 0.0) for phase in ("encode", "denoise", "decode"))
         self._end(
             item,
             "done",
             seconds={"total": result.seconds, **result.timings, "measure": measured.seconds if measured else 0.0},
-            gpu_seconds=refining * refine_share + result.seconds * train_share,
             metrics={
                 **(measured.figures if measured else {}),
                 "iterations": float(result.iterations),
@@ -195,6 +196,7 @@ class Portraits:
                 "refined": float(result.refined),
                 "superseded": float(result.superseded),
                 "expired": float(result.expired),
+                "unanswered": float(result.requested - result.refined - result.superseded - result.expired),
                 "effective_interval": result.iterations / max(result.refined, 1),
             },
             bundle=f"{AVATARS}/{item.entry.id}/avatar",
@@ -307,7 +309,6 @@ class Portraits:
         reason: str = "",
         *,
         seconds: Mapping[str, float] | None = None,
-        gpu_seconds: float = 0.0,
         metrics: Mapping[str, float] | None = None,
         bundle: str = "",
         thumbnail: bytes = b"",
@@ -322,12 +323,12 @@ class Portraits:
             reason=" ".join(reason.split()),
             photo=photo_name(entry),
             digest=item.finding.digest,
-            config=self._digest,
+            config=config_digest(item.config),
             attempts=max(item.attempts, before.attempts if before is not None else 0),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             job=self._job,
             seconds={"triage": item.finding.seconds, "prepare": item.prepare_seconds, **(seconds or {})},
-            gpu_seconds=gpu_seconds,
+            gpu_seconds=self._gpu_seconds(seconds or {}),
             metrics=dict(metrics or {}),
             bundle=bundle,
             thumbnail=f"{THUMBNAILS}/{entry.id}.jpg" if entry.id in self.thumbnails else "",
@@ -335,6 +336,11 @@ class Portraits:
         self._ledger.append(row)
         self.doing.pop(entry.id, None)
         self._heard(entry.id, row)
+
+    def _gpu_seconds(self, seconds: Mapping[str, float]) -> float:
+        refine_share, train_share = self._shares
+        refining = sum(seconds.get(phase, 0.0) for phase in ("encode", "denoise", "decode"))
+        return refining * refine_share + seconds.get("total", 0.0) * train_share
 
     def _show(self, entry: Entry, thumbnail: bytes) -> None:
         self._output.write(f"{THUMBNAILS}/{entry.id}.jpg", thumbnail)

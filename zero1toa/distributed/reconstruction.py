@@ -78,7 +78,7 @@ class ReconstructionActor:
             if self._widened is not None:  # perhaps this run already: calls are served side by side
                 self._widen(*self._widened)
         self._stop.clear()
-        prepare_node(config, choose_device(config.device))
+        prepare_node(config, choose_device(config.device), training=True)
         refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], self._stop.is_set)
         with tracked(job.tracked, folder, config, self._keep) as (emit, run_id):
             result = run(

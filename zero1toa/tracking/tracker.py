@@ -83,8 +83,11 @@ class Tracker:
                 self.wandb.log({"iteration": event.iteration, **train}, event.iteration)
         elif event.kind == "answered":
             timings = {phase: round(value, 4) for phase, value in event.timings.items()}
-            self._log.write("answered", {**base, "status": event.message, "timings": timings, **counts, **refused})
-            refine = {f"refine/{key}": value for key, value in {**timings, "refined": event.refined, **refused}.items()}
+            answer = {"status": event.message, "age": event.age, "timings": timings}
+            self._log.write("answered", {**base, **answer, **counts, **refused})
+            age = {} if event.age is None else {"age": event.age}
+            figures = {**timings, **age, "refined": event.refined, **refused}
+            refine = {f"refine/{key}": value for key, value in figures.items()}
             self.wandb.log({"iteration": event.iteration, **refine}, event.iteration)
         elif event.kind == "preview" and event.preview is not None:
             if self._media_every > 0 and self._previews % self._media_every == 0:
