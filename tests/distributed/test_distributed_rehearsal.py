@@ -1,13 +1,17 @@
 """A fleet of the real dispatcher, stores and actors, whose trainers and refiners sleep: what it does, and how long."""
 
+import os
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from processes import workers
 
 from zero1toa.config import Config
 from zero1toa.distributed.dispatcher import Dispatcher
-from zero1toa.distributed.records import DatasetRef
+from zero1toa.distributed.records import DatasetRef, Refined
 from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.refinery import RayRefinery
 from zero1toa.distributed.rehearsal import Rehearsal, SleepingTrainer, rehearse, simulated
@@ -20,6 +24,7 @@ from zero1toa.symgen.alternation import alternate
 from zero1toa.symgen.folder import RunFolder
 from zero1toa.symgen.staleness import StalenessPolicy
 from zero1toa.symgen.store import Reference, SymGENStore
+from zero1toa.types import LandmarkTrack, RefineRequest, SampleKey
 
 # Seconds of sleep per update, so that what the system itself costs (hundredths of a second) is a small share.
 FLEETS = {
@@ -105,3 +110,52 @@ def test_a_request_that_nobody_can_serve_fails_its_avatar_and_no_other(tmp_path)
     assert served.count(cursed) == 3
     for actor in (dispatcher, *stores):
         ray.kill(actor)
+
+
+def test_a_store_that_dies_in_the_middle_of_commits_loses_and_tears_none(tmp_path):
+    import ray
+
+    (store,) = start_stores("none", 3, {"num_cpus": 0})
+    datasets = [DatasetRef(name, Storage(tmp_path / name), StalenessPolicy(1)) for name in ("ada", "bob", "cleo")]
+    frames = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8)
+    track = LandmarkTrack(np.zeros((2, 478, 2), np.float32), np.ones(2, bool), np.zeros(2, bool))
+    killed, over = [], threading.Event()
+
+    def client(dataset):
+        number = 0
+        while not over.is_set() or number < 20:
+            key = SampleKey("spatial", f"clip-{number}")
+            request = RefineRequest(dataset.avatar, key, 0, 0, 0, frames, track, 1, "none", number)
+            answer = ray.get(store.commit.remote(dataset, Refined(request, frames, {})))
+            assert answer.status in ("committed", "duplicate")  # a call that was repeated after the death
+            number += 1
+        return number
+
+    def strike():
+        """Kill the store, three times, when it has written pictures and not yet their record."""
+        while len(killed) < 3:
+            pids = [pid for pid in workers("ray::StoreActor", os.getpid()) if pid not in killed]
+            in_the_middle = any(
+                len(list(tmp_path.glob(f"{one.avatar}/objects/*/*/*.npz")))
+                > len(list(tmp_path.glob(f"{one.avatar}/commits/*.json")))
+                for one in datasets
+            )
+            if pids and in_the_middle:
+                os.kill(pids[0], signal.SIGKILL)
+                killed.append(pids[0])
+        over.set()
+
+    with ThreadPoolExecutor(4) as threads:
+        striking = threads.submit(strike)
+        counts = list(threads.map(client, datasets))
+        striking.result()
+    ray.get([store.close.remote(dataset) for dataset in datasets])
+    ray.kill(store)
+    assert len(killed) == 3
+    for dataset, count in zip(datasets, counts, strict=True):
+        opened = SymGENStore(dataset.root, dataset.avatar)
+        records = opened.records()
+        assert [record.sequence for record in records] == list(range(1, count + 1))
+        assert {record.key.name for record in records} == {f"clip-{number}" for number in range(count)}
+        for record in records:
+            assert np.array_equal(opened.load(record.key, record.version), frames)
