@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.canonical import CanonicalHead
 from zero1toa.head.registry import load_head
 from zero1toa.portrait.carving import NeckGuide, carve, neck_guide
@@ -18,21 +19,48 @@ SKIN, HAIR, CLOTH = (0.85, 0.65, 0.55), (0.15, 0.1, 0.08), (0.2, 0.3, 0.7)
 ALL = np.ones((SIZE, SIZE), bool)
 
 
-@pytest.fixture(scope="module")
-def guide() -> NeckGuide:
+def _seen_from(elevation: float) -> tuple[CanonicalHead, HeadFit]:
     head = load_head("canonical")
     assert isinstance(head, CanonicalHead)
     fit = HeadFit(
         params=head.neutral(),
         neutral=head.neutral(),
         arkit=torch.zeros(52),
-        viewmat=orbit(0.0, 0.0, 1.0, head.center),
+        viewmat=orbit(0.0, elevation, 1.0, head.center),
         K=intrinsics(22.0, SIZE),
         projected=torch.zeros(478, 2),
         residuals=torch.zeros(478),
         yaw=0.0,
     )
-    return neck_guide(head, fit, SIZE)
+    return head, fit
+
+
+@pytest.fixture(scope="module")
+def guide() -> NeckGuide:
+    return neck_guide(*_seen_from(0.0), SIZE)
+
+
+@pytest.mark.parametrize("elevation", [-10.0, 0.0, 10.0, 20.0])
+def test_levels_run_around_the_neck(elevation: float) -> None:
+    """Against the height of the mesh under each pixel, from its depth."""
+    head, fit = _seen_from(elevation)
+    guide = neck_guide(head, fit, SIZE)
+    vertices = head.vertices(fit.params)
+    tube = head.faces[head.regions["neck"]]
+    depth = depth_map(vertices[None], tube, fit.viewmat[None], fit.K[None], (SIZE, SIZE))[0].numpy()
+    y, x = np.mgrid[0:SIZE, 0:SIZE] + 0.5
+    (fx, _, cx), (_, fy, cy), _ = fit.K.numpy()
+    camera = np.stack([(x - cx) / fx * depth, (y - cy) / fy * depth, depth, np.ones_like(depth)])
+    world = np.einsum("ij,jhw->ihw", np.linalg.inv(fit.viewmat.numpy()), camera)
+    seen = guide.tube & ~guide.outline & np.isfinite(depth) & (world[2] > float(vertices[tube, 2].mean()))
+    true = (world[1] - float(vertices[tube, 1].min()))[seen]
+    slope, start = np.polyfit(guide.level[seen], true, 1)  # the picture's scale changes a little along the neck
+    assert 0.8 < slope < 1.3
+    around = np.abs(slope * guide.level[seen] + start - true).mean()
+    straight = np.abs(np.polyval(np.polyfit(guide.height[seen], true, 1), guide.height[seen]) - true).mean()
+    assert around < 0.002
+    if elevation > 5:
+        assert straight > 2 * around
 
 
 def _person(guide: NeckGuide) -> tuple[np.ndarray, np.ndarray]:

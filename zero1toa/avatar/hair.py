@@ -49,7 +49,9 @@ WISPS = 2
 RIM = 2.2
 """Pixels by which Gaussians of the scalp reach beyond the silhouette."""
 SKIN_RIM = -0.6
-"""The same of the smaller ones on face and neck."""
+"""The same of the smaller ones on the face."""
+NECK_RIM = 1.0
+"""The same of those on the neck."""
 BENDING = 2e-8
 """Weight of bending, metres^4: its fourth root, 12 mm, is how far the outline is smoothed."""
 TENSION = 3e-5
@@ -146,7 +148,8 @@ class _Fit:
         self.matte, self.strength = self._matte(alpha, CLOSED)
         skin_matte, _ = self._matte(alpha, 0.5)
         self.inside_hair = signed_distance(self.matte) - RIM
-        self.inside_skin = signed_distance(skin_matte) - SKIN_RIM
+        to_skin = signed_distance(skin_matte)
+        self.inside_skin, self.inside_neck = to_skin - SKIN_RIM, to_skin - NECK_RIM
 
     def _directions(self, rest: torch.Tensor, L: sparse.csr_matrix) -> Array:
         """Normals smoothed over some centimetres, so that a large lift does not fold."""
@@ -219,7 +222,11 @@ class _Fit:
         rim *= self.ears.beside(pixels)
         metre = depth / float(self.frame.K[0, 0, 0])
         # From outline to outline: a vertex just behind the silhouette lies inside both.
-        inside = np.where(self.on_scalp, sample(self.inside_hair, pixels), sample(self.inside_skin, pixels))
+        inside = np.select(
+            [self.on_scalp, self.on_neck],
+            [sample(self.inside_hair, pixels), sample(self.inside_neck, pixels)],
+            sample(self.inside_skin, pixels),
+        )
         gap = inside - depth_inside
         wanted = lift + np.clip(gap * metre, -0.03, 0.03)
         wanted = np.clip(wanted, self.low, self.high)

@@ -27,6 +27,8 @@ ENDS = (0.45, 0.8)
 """Heights over the chin's, above the neck's base: a neck may end up to the first and must be whole over the second,
 whatever its photo shows.
 """
+SEEN = 0.1
+"""Least cosine towards the camera of what it sees of a neck."""
 FACING = 0.8
 """Least cosine towards the camera of the front of a neck."""
 
@@ -38,8 +40,9 @@ def fade_neck(
     """Set the opacities on the neck so that it renders as the matte of the portrait shows it, level by level.
 
     A matte may end higher than a neck does, where the photo or a collar ends it, and what it does not show would hang
-    on as a stump. Levels go around the neck, so that its back ends with its front. Nothing happens on a head without a
-    neck, or where the portrait shows none of its front.
+    on as a stump. Levels go around the neck, so that its back ends with its front; what the portrait shows of it
+    follows the matte pixel by pixel. Nothing happens on a head without a neck, or where the portrait shows none of its
+    front.
 
     Args:
         avatar: initialised on ``rest``; its opacities are changed in place.
@@ -69,17 +72,33 @@ def fade_neck(
         return
     grid = (pixels / SIZE * 2 - 1)[None, None].to(matte)
 
+    def pixel(alpha: Tensor, where: Tensor) -> NDArray[np.float64]:
+        """A picture at points ``[1, 1, N, 2]``."""
+        sampled = torch.nn.functional.grid_sample(alpha[None, None], where, align_corners=False)[0, 0, 0]
+        return sampled.double().cpu().numpy().clip(0, 0.999)
+
     def profile(alpha: Tensor) -> NDArray[np.float64]:
         """Mean of a picture at each level of the neck's front ``[LEVELS]``; what fades stays faded further down."""
-        sampled = torch.nn.functional.grid_sample(alpha[None, None], grid, align_corners=False)[0, 0, 0]
-        mean = near[shown] @ sampled.double().cpu().numpy() / near[shown].sum(1)
-        return np.minimum.accumulate(np.interp(levels, levels[shown], mean)[::-1])[::-1].clip(0, 0.999)
+        mean = near[shown] @ pixel(alpha, grid) / near[shown].sum(1)
+        return np.minimum.accumulate(np.interp(levels, levels[shown], mean)[::-1])[::-1]
+
+    def step(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Factor on what Gaussians block that brings ``got`` to ``wanted``."""
+        return (np.log1p(-wanted) / np.minimum(np.log1p(-got), -1e-4)).clip(1 / LARGEST_STEP, LARGEST_STEP)
 
     ramp = ((levels - base) / max(chin - base, 1e-6) - ENDS[0]) / (ENDS[1] - ENDS[0])
     wanted = np.maximum(profile(picture), np.clip(ramp, 0, 0.999))
     wanted[0] = 0.0  # where the mesh ends it must have faded
     on_neck = head.regions["neck"][avatar.binding]
     at = (avatar.splats(rest[None]).means[0, on_neck, 1]).double().cpu().numpy()
+    # Towards its sides a ray meets more of a neck, so that what the camera sees is corrected pixel by pixel there.
+    splats = avatar.splats(posed[None]).means[0, on_neck]
+    own = project(splats[None], viewmat[None], small[None])[0][0]
+    normals = vertex_normals(posed, head.faces)[head.faces[avatar.binding[on_neck], 0]]
+    facing = (normals * torch.nn.functional.normalize(camera_centers(viewmat[None]) - splats, dim=-1)).sum(-1) > SEEN
+    seen = (facing & ((own >= 0) & (own < SIZE)).all(-1)).cpu().numpy()
+    own = (own / SIZE * 2 - 1)[None, None].to(matte)
+    wanted_there = np.maximum(pixel(picture, own), np.interp(at, levels, np.clip(ramp, 0, 0.999)))
     most = -float(torch.log1p(-torch.sigmoid(avatar.opacity_logits[on_neck])).min())
     blocks = np.minimum(np.interp(at, levels, -np.log1p(-wanted) / LAYERS), most)
     for _ in range(ROUNDS):
@@ -87,5 +106,5 @@ def fade_neck(
         avatar.opacity_logits[on_neck] = torch.logit(opacity)
         _, alpha, _ = avatar.render(posed[None], viewmat[None, None], small[None, None], SIZE, (0.0, 0.0, 0.0))
         got = profile(alpha[0, 0, ..., 0])
-        step = (np.log1p(-wanted) / np.minimum(np.log1p(-got), -1e-4)).clip(1 / LARGEST_STEP, LARGEST_STEP)
-        blocks = np.minimum(blocks * np.interp(at, levels, step), most)
+        around, here = step(wanted, got), step(wanted_there, pixel(alpha[0, 0, ..., 0], own))
+        blocks = np.minimum(blocks * np.where(seen, here, np.interp(at, levels, around)), most)

@@ -35,6 +35,7 @@ class NeckGuide:
 
     Attributes:
         height: metres above the neck's base ``[H, W]``.
+        level: metres above the neck's base around the neck ``[H, W]``: a cut across it is an arc in the picture.
         left: metres from the neck's left outline in the picture, inside positive ``[H, W]``.
         right: the same from the right outline.
         outline: whether the head without its neck covers the pixel ``[H, W]``.
@@ -48,6 +49,7 @@ class NeckGuide:
     """
 
     height: Map
+    level: Map
     left: Map
     right: Map
     outline: NDArray[np.bool_]
@@ -77,12 +79,18 @@ def neck_guide(head: HeadModel, fit: HeadFit, size: int) -> NeckGuide:
     up = (high - low) / np.linalg.norm(high - low)
     side = np.array([-up[1], up[0]])
     # Height above the base of a pixel, exact for the part of the neck that faces the camera.
-    front = seen[_towards_camera(rest, fit)] if _towards_camera(rest, fit).any() else seen
-    floor = float((front @ up).min())
+    near = _towards_camera(rest, fit)
+    near = near if near.any() else np.ones(len(rest), bool)
+    floor = float((seen[near] @ up).min())
     y, x = np.mgrid[0:size, 0:size] + 0.5
     height = ((x * up[0] + y * up[1]) - floor) / metre
     across = (x * side[0] + y * side[1]) / metre
-    low_edge, high_edge = _outline(seen @ side / metre, (seen @ up - floor) / metre, height)
+    on_neck = (seen @ up - floor) / metre
+    low_edge, high_edge = _outline(seen @ side / metre, on_neck, height)
+    # Seen from above the sides of a level lie higher in the picture than its front.
+    arc = _arc(*_outline(seen @ side / metre, on_neck, on_neck[near]), seen[near] @ side / metre)
+    rise = np.linalg.lstsq(np.stack([np.ones(near.sum()), rest[near, 1], arc], 1), on_neck[near], rcond=None)[0][2]
+    level = height - rise * _arc(low_edge, high_edge, across)
     faces = head.faces.numpy()
     points = pixels.double().numpy()
     in_neck = head.regions["neck"].numpy()
@@ -91,6 +99,7 @@ def neck_guide(head: HeadModel, fit: HeadFit, size: int) -> NeckGuide:
     skin = fill(points, faces[face], size)
     return NeckGuide(
         height=height.astype(np.float32),
+        level=level.astype(np.float32),
         left=(across - low_edge).astype(np.float32),
         right=(high_edge - across).astype(np.float32),
         outline=fill(points, faces[~in_neck], size),
@@ -127,7 +136,7 @@ def carve(alpha: Map, colors: Map, guide: NeckGuide, inside_photo: NDArray[np.bo
     skin = _middle_tones(lab[..., 0], person & guide.skin)
     blur = 0.003 * guide.metre  # colour decisions are smoothed over 3 mm
 
-    fade = smooth_step(guide.height / (0.62 * guide.chin))
+    fade = smooth_step(guide.level / (0.62 * guide.chin))
     tube = fade * smooth_step((inside + 0.003) / 0.006)
     if skin.any() and hair.any():
         # Skin ends in a line. A matte that is soft there took a background of its colour for a part of it.
@@ -213,6 +222,12 @@ def _outline(across: NDArray[np.float64], height: NDArray[np.float64], at: NDArr
     high = np.array([across[n].max() for n in near if n.any()])
     low, high = (ndimage.gaussian_filter1d(edge, 1.5, mode="nearest") for edge in (low, high))
     return np.interp(at, levels, low).astype(np.float32), np.interp(at, levels, high).astype(np.float32)
+
+
+def _arc(low: NDArray[np.floating], high: NDArray[np.floating], across: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How far back on a round neck a point is, over its radius: 0 in front, 1 on and beyond its outlines."""
+    radius = np.maximum(0.5 * (high - low), 1e-6)
+    return 1 - np.sqrt(1 - np.clip((across - 0.5 * (low + high)) / radius, -1, 1) ** 2)
 
 
 def _odds(lab: NDArray[np.floating], this: NDArray[np.bool_], other: NDArray[np.bool_], blur: float) -> Map:
