@@ -20,12 +20,13 @@ from zero1toa.render.cameras import intrinsics, orbit, project
 CONFIG = AvatarConfig(gaussians_per_triangle=3, by_region=True, landmark_offset=False)
 
 
-def _neck(start: float, end: float, wider: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neck(start: float, end: float, wider: int = 0, azimuth: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Alpha of a new avatar ``[H, W]``, its portrait's matte ``[H, W]``, and heights over the chin's ``[H]``.
 
     Args:
         start: height at which the matte begins, over the chin's above the neck's base.
         end: height from which it is whole.
+        azimuth: degrees from which the avatar is seen.
         wider: pixels by which the matte is wider than the head on each side.
     """
     head = load_head("canonical")
@@ -48,7 +49,8 @@ def _neck(start: float, end: float, wider: int = 0) -> tuple[np.ndarray, np.ndar
     )
     made = create_avatar(head, drawn, CONFIG)
     with torch.no_grad():
-        _, alpha, _ = made.avatar.render(head.vertices(made.params)[None], viewmat[None, None], K[None, None], SIZE)
+        camera = orbit(azimuth, 0.0, 1.0, head.center)[None, None]
+        _, alpha, _ = made.avatar.render(head.vertices(made.params)[None], camera, K[None, None], SIZE)
     return alpha[0, 0, ..., 0].numpy(), matte, height
 
 
@@ -79,6 +81,14 @@ def test_the_sides_of_a_neck_fade_with_its_front() -> None:
     assert fading.sum() > 500
     assert np.abs(alpha - matte)[fading].mean() < 0.012
     assert np.abs(alpha - matte)[fading].max() < 0.06
+
+
+@pytest.mark.parametrize("azimuth", [-60.0, 60.0])
+def test_a_fading_neck_has_no_notches_from_the_side(azimuth: float) -> None:
+    alpha, _, height = _neck(0.0, 0.6, azimuth=azimuth)
+    for row in alpha[(height > 0.2) & (height < 0.45)]:
+        across = row[np.flatnonzero(row > 0.02)][4:-4]
+        assert across.min() > 0.6 * np.median(across)
 
 
 @pytest.mark.parametrize("wider", [0, 4])

@@ -27,8 +27,10 @@ ENDS = (0.45, 0.8)
 """Heights over the chin's, above the neck's base: a neck may end up to the first and must be whole over the second,
 whatever its photo shows.
 """
-SEEN = 0.1
-"""Least cosine towards the camera of what it sees of a neck."""
+SEEN = (0.3, 0.6)
+"""Cosines towards the camera from which what it sees of a neck is corrected pixel by pixel, and from which wholly."""
+UNEVEN = 2.0
+"""Factor by which that may make a Gaussian block more or less than others of its level, as other views show."""
 FACING = 0.8
 """Least cosine towards the camera of the front of a neck."""
 
@@ -95,16 +97,19 @@ def fade_neck(
     splats = avatar.splats(posed[None]).means[0, on_neck]
     own = project(splats[None], viewmat[None], small[None])[0][0]
     normals = vertex_normals(posed, head.faces)[head.faces[avatar.binding[on_neck], 0]]
-    facing = (normals * torch.nn.functional.normalize(camera_centers(viewmat[None]) - splats, dim=-1)).sum(-1) > SEEN
-    seen = (facing & ((own >= 0) & (own < SIZE)).all(-1)).cpu().numpy()
+    cosine = (normals * torch.nn.functional.normalize(camera_centers(viewmat[None]) - splats, dim=-1)).sum(-1)
+    seen = ((cosine - SEEN[0]) / (SEEN[1] - SEEN[0])).clamp(0, 1) * ((own >= 0) & (own < SIZE)).all(-1)
+    share = seen.double().cpu().numpy()
     own = (own / SIZE * 2 - 1)[None, None].to(matte)
     wanted_there = np.maximum(pixel(picture, own), np.interp(at, levels, np.clip(ramp, 0, 0.999)))
     most = -float(torch.log1p(-torch.sigmoid(avatar.opacity_logits[on_neck])).min())
-    blocks = np.minimum(np.interp(at, levels, -np.log1p(-wanted) / LAYERS), most)
+    even, uneven = np.interp(at, levels, -np.log1p(-wanted) / LAYERS), np.ones(len(at))
     for _ in range(ROUNDS):
-        opacity = torch.from_numpy(-np.expm1(-blocks)).to(avatar.opacity_logits).clamp(0.004, 1 - 1e-4)
-        avatar.opacity_logits[on_neck] = torch.logit(opacity)
+        opacity = torch.from_numpy(-np.expm1(-np.minimum(even * uneven, most))).to(avatar.opacity_logits)
+        avatar.opacity_logits[on_neck] = torch.logit(opacity.clamp(0.004, 1 - 1e-4))
         _, alpha, _ = avatar.render(posed[None], viewmat[None, None], small[None, None], SIZE, (0.0, 0.0, 0.0))
         got = profile(alpha[0, 0, ..., 0])
-        around, here = step(wanted, got), step(wanted_there, pixel(alpha[0, 0, ..., 0], own))
-        blocks = np.minimum(blocks * np.where(seen, here, np.interp(at, levels, around)), most)
+        around = np.interp(at, levels, step(wanted, got))
+        here = step(wanted_there, pixel(alpha[0, 0, ..., 0], own))
+        even = np.minimum(even * around, most)
+        uneven = (uneven * (here / around) ** share).clip(1 / UNEVEN, UNEVEN)
