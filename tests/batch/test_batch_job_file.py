@@ -137,10 +137,11 @@ def test_forgetting_nothing_is_no_error(storage: Storage):
     assert storage.files() == []
 
 
-def test_a_newer_version_is_refused(storage: Storage):
+@pytest.mark.parametrize("newer", [{}, {"config": ["of", "another", "kind"]}, {"name": 3}])
+def test_a_newer_version_is_refused(storage: Storage, newer: dict[str, object]):
     open_job(storage, "faces", load())
     about = json.loads(storage.read("job.json"))
-    storage.write("job.json", json.dumps({**about, "format": 2}))
+    storage.write("job.json", json.dumps({**about, **newer, "format": 2}))
     with pytest.raises(OutputError, match=r"job\.json is in format 2 .* knows format 1; update zero1toa"):
         open_job(storage, "faces", load())
 

@@ -145,9 +145,11 @@ def _read(storage: Storage) -> dict[str, Any]:
     where = storage.locate(_FILE)
     try:
         about = json.loads(storage.read(_FILE))
-        version, _ = about["format"], dict(about["config"])
-        if version == FORMAT and not (isinstance(about["name"], str) and isinstance(about["attempt"], int)):
-            raise TypeError("no name or attempt")
+        version = about["format"]  # first: a newer file may hold anything
+        if version == FORMAT:
+            dict(about["config"])
+            if not (isinstance(about["name"], str) and isinstance(about["attempt"], int)):
+                raise TypeError("no name or attempt")
     except FileNotFoundError as error:
         if storage.exists(FOLDER):
             raise OutputError(

@@ -71,7 +71,7 @@ class Progress(Protocol):
     """Receives every event of a generation, in order, in the caller's thread."""
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Handle one event; an exception raised here ends the generation after a checkpoint."""
+        """Handle one event; an exception raised here ends the generation, which continues from its last checkpoint."""
         ...
 
 
