@@ -31,3 +31,15 @@ def test_a_run_begins_as_wide_as_it_was_told_however_early(tmp_path, monkeypatch
     actor.widen(1, 2, 1.0)
     assert run(1) == dataclasses.replace(policy, window=2, slack=1.0)
     assert run(2) == policy  # another avatar, which nobody has widened
+
+
+def test_a_run_that_is_to_end_before_it_begins_ends(tmp_path, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(reconstruction, "run", lambda *_, stopping, **__: stopped.append(stopping()))
+    actor, root = ReconstructionActor(None, [None], 1), Storage(tmp_path)
+    for number in (0, 1, 2):
+        if number == 1:
+            actor.stop(number)
+        dataset = DatasetRef("ada", root, StalenessPolicy(5))
+        actor.run(number, Job(tiny_portrait(), root), RunFolder(root, "ada"), dataset, tiny_config())
+    assert stopped == [False, True, False]

@@ -51,7 +51,7 @@ class ReconstructionActor:
     def __init__(self, dispatcher: Any, stores: Sequence[Any], threads: int, gpu: float = 0.0) -> None:
         self._dispatcher = dispatcher
         self._stores = stores
-        self._stop = threading.Event()
+        self._stopped = -1  # number of the last run that was asked to end
         self._lock = threading.Lock()
         self._number = -1
         self._tracked = False
@@ -77,9 +77,12 @@ class ReconstructionActor:
             self._pace.policy = dataset.policy
             if self._widened is not None:  # perhaps this run already: calls are served side by side
                 self._widen(*self._widened)
-        self._stop.clear()
+
+        def stopping() -> bool:
+            return self._stopped == number
+
         prepare_node(config, choose_device(config.device), training=True)
-        refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], self._stop.is_set)
+        refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], stopping)
         with tracked(job.tracked, folder, config, self._keep) as (emit, run_id):
             result = run(
                 job.portrait,
@@ -89,7 +92,7 @@ class ReconstructionActor:
                 refinery,
                 self._pace,
                 emit,
-                stopping=self._stop.is_set,
+                stopping=stopping,
                 run_id=run_id,
             )
         if result is None:
@@ -122,9 +125,9 @@ class ReconstructionActor:
         if number == self._number:
             self._pace.policy = dataclasses.replace(self._pace.policy, window=window, slack=slack)
 
-    def stop(self) -> None:
-        """Ask the loop to end after a checkpoint."""
-        self._stop.set()
+    def stop(self, number: int) -> None:
+        """Ask a run to end after a checkpoint; also one that begins later."""
+        self._stopped = number
 
     def node(self) -> str:
         """Id of the node that this process runs on."""

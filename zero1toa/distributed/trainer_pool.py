@@ -183,7 +183,7 @@ class TrainerPool:
             except deaths():
                 continue  # its end is about to be noticed
             if on_node:
-                training.handle.stop.remote()
+                training.handle.stop.remote(training.number)
                 training.leaving = True
                 asked.append(training)
         return asked
@@ -193,7 +193,7 @@ class TrainerPool:
         import ray
 
         for training in self._running.values():
-            training.handle.stop.remote()
+            training.handle.stop.remote(training.number)
         if self._running:
             ray.wait(list(self._running), num_returns=len(self._running), timeout=_STOP_SECONDS)
 
