@@ -15,6 +15,7 @@ from zero1toa.distributed.records import Served
 from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.errors import BackboneError
 
+_PERHAPS = "it may be out of memory: lower curriculum.frames or distributed.refiners"
 _GOODBYE_SECONDS = 2.0  # for refiners to hear that there is no more work
 
 
@@ -100,14 +101,13 @@ class RefinerPool:
         try:
             self._served.append(ray.get(reference))
         except deaths() as error:
-            waited = ray.get(self._dispatcher.release.remote(name, f"{name} died"))
+            waited = ray.get(self._dispatcher.release.remote(name, f"the refiner's process died; {_PERHAPS}"))
             # One that waited for work, or was to leave, lost its machine: a large pool of spot machines loses many
             # between two clips.
             self._deaths += not (waited or left)
             if no_refiner_lives(self._deaths, self.count):
                 raise BackboneError(
-                    f"the refinement processes died {self._deaths} times in a row ({first_line(error)}); they "
-                    "may be out of memory: lower curriculum.frames or distributed.refiners"
+                    f"the refiners' processes died {self._deaths} times in a row ({first_line(error)}); {_PERHAPS}"
                 ) from error
         except Exception as error:
             # No refiner can do better than this one: weights are missing, the disk is full, or the code is at fault.
