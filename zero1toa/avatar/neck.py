@@ -89,7 +89,8 @@ def fade_neck(
         return (np.log1p(-wanted) / np.minimum(np.log1p(-got), -1e-4)).clip(1 / LARGEST_STEP, LARGEST_STEP)
 
     ramp = ((levels - base) / max(chin - base, 1e-6) - ENDS[0]) / (ENDS[1] - ENDS[0])
-    wanted = np.maximum(profile(picture), np.clip(ramp, 0, 0.999))
+    least = np.clip(ramp, 0, 0.999)
+    wanted = np.maximum(profile(picture), least)
     wanted[0] = 0.0  # where the mesh ends it must have faded
     on_neck = head.regions["neck"][avatar.binding]
     at = (avatar.splats(rest[None]).means[0, on_neck, 1]).double().cpu().numpy()
@@ -101,7 +102,7 @@ def fade_neck(
     seen = ((cosine - SEEN[0]) / (SEEN[1] - SEEN[0])).clamp(0, 1) * ((own >= 0) & (own < SIZE)).all(-1)
     share = seen.double().cpu().numpy()
     own = (own / SIZE * 2 - 1)[None, None].to(matte)
-    wanted_there = np.maximum(pixel(picture, own), np.interp(at, levels, np.clip(ramp, 0, 0.999)))
+    wanted_there = np.maximum(pixel(picture, own), np.interp(at, levels, least))
     most = -float(torch.log1p(-torch.sigmoid(avatar.opacity_logits[on_neck])).min())
     even, uneven = np.interp(at, levels, -np.log1p(-wanted) / LAYERS), np.ones(len(at))
     for _ in range(ROUNDS):

@@ -146,10 +146,9 @@ def _read(storage: Storage) -> dict[str, Any]:
     try:
         about = json.loads(storage.read(_FILE))
         version = about["format"]  # first: a newer file may hold anything
-        if version == FORMAT:
-            dict(about["config"])
-            if not (isinstance(about["name"], str) and isinstance(about["attempt"], int)):
-                raise TypeError("no name or attempt")
+        kinds = {"config": dict, "name": str, "attempt": int}
+        if version == FORMAT and not all(isinstance(about[name], kind) for name, kind in kinds.items()):
+            raise TypeError("no configuration, name or attempt")
     except FileNotFoundError as error:
         if storage.exists(FOLDER):
             raise OutputError(

@@ -129,12 +129,6 @@ class ReconstructionActor:
         """Ask a run to end after a checkpoint; also one that begins later."""
         self._stopped = number
 
-    def node(self) -> str:
-        """Id of the node that this process runs on."""
-        import ray
-
-        return str(ray.get_runtime_context().get_node_id())
-
     def _keep(self, event: ProgressEvent) -> None:
         with self._lock:
             self._events.append(event)

@@ -47,7 +47,6 @@ class Training:
     deaths: int = 0
     number: int = -1
     handle: Any = None
-    node: Any = None  # reference of the node's id
     question: Any = None
     asked: float = 0.0
     seen: int = 0
@@ -115,7 +114,6 @@ class TrainerPool:
         reference = training.handle.run.remote(
             training.number, training.job, training.folder, training.dataset, training.config
         )
-        training.node = training.handle.node.remote()
         self._ask(training)
         self._running[reference] = training
 
@@ -164,8 +162,8 @@ class TrainerPool:
         for training in self._running.values():
             training.handle.widen.remote(training.number, window, slack)
 
-    def leave(self, nodes: set[str]) -> list[Training]:
-        """Ask the avatars on some nodes to save their work and end; returns those that were asked.
+    def leave(self, nodes: set[str]) -> None:
+        """Ask the avatars on some nodes to save their work and end.
 
         Idle trainers there end at once: the next avatar would begin on a machine that is about to go.
         """
@@ -174,19 +172,10 @@ class TrainerPool:
         for handle in on_nodes(self._idle, nodes):
             self._idle.remove(handle)
             ray.kill(handle)
-        asked = []
-        for training in self._running.values():
-            if training.leaving or not ray.wait([training.node], timeout=0)[0]:
-                continue
-            try:
-                on_node = ray.get(training.node) in nodes
-            except deaths():
-                continue  # its end is about to be noticed
-            if on_node:
-                training.handle.stop.remote(training.number)
-                training.leaving = True
-                asked.append(training)
-        return asked
+        staying = {training.handle: training for training in self._running.values() if not training.leaving}
+        for handle in on_nodes(staying, nodes):
+            handle.stop.remote(staying[handle].number)
+            staying[handle].leaving = True
 
     def stop(self) -> None:
         """Let every avatar in work write a checkpoint."""

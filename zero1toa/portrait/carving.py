@@ -85,11 +85,11 @@ def neck_guide(head: HeadModel, fit: HeadFit, size: int) -> NeckGuide:
     y, x = np.mgrid[0:size, 0:size] + 0.5
     height = ((x * up[0] + y * up[1]) - floor) / metre
     across = (x * side[0] + y * side[1]) / metre
-    on_neck = (seen @ up - floor) / metre
-    low_edge, high_edge = _outline(seen @ side / metre, on_neck, height)
+    beside, above = seen @ side / metre, (seen @ up - floor) / metre
+    low_edge, high_edge = _outline(beside, above, height)
     # Seen from above the sides of a level lie higher in the picture than its front.
-    arc = _arc(*_outline(seen @ side / metre, on_neck, on_neck[near]), seen[near] @ side / metre)
-    rise = np.linalg.lstsq(np.stack([np.ones(near.sum()), rest[near, 1], arc], 1), on_neck[near], rcond=None)[0][2]
+    arc = _arc(*_outline(beside, above, above[near]), beside[near])
+    rise = np.linalg.lstsq(np.stack([np.ones(near.sum()), rest[near, 1], arc], 1), above[near], rcond=None)[0][2]
     level = height - rise * _arc(low_edge, high_edge, across)
     faces = head.faces.numpy()
     points = pixels.double().numpy()
