@@ -1,11 +1,14 @@
 """Storage on a file system, on a remote one without atomic uploads, and on an object store."""
 
 import pickle
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from zero1toa.errors import OutputError
 from zero1toa.storage import Storage
@@ -88,6 +91,26 @@ def test_a_writer_that_fails_leaves_the_old_file(storage: Storage):
         storage.write("x", broken)
     assert storage.read("x") == b"old"
     assert storage.files() == ["x"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # zipfile tries once more to close
+@pytest.mark.parametrize("room", [100, 70_000, 399_000])
+def test_a_writer_whose_format_fails_again_as_it_closes_is_explained_by_the_system(room: int, tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    storage = Storage(tmp_path)
+    for write in (
+        lambda file: torch.save({"a": torch.zeros(50_000), "b": torch.zeros(50_000)}, file),
+        lambda file: np.savez(file, a=np.zeros(50_000, np.float32), b=np.zeros(50_000, np.float32)),
+    ):
+        storage.write("x", b"old")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # as a disk that is full after so many bytes
+        try:
+            with pytest.raises(OutputError, match=r"cannot write .*x: File too large"):
+                storage.write("x", write)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert storage.read("x") == b"old"
+        assert storage.files() == ["x"]
 
 
 @pytest.mark.parametrize("remote", [False, True])

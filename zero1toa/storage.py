@@ -8,6 +8,7 @@ its upload is complete.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -309,7 +310,13 @@ def _write_local(path: Path, content: bytes | str | Callable[[BinaryIO], Any]) -
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    # Writers with a format of their own fail a second time as they close a file that could not be written: torch.save
+    # on a full disk says "unexpected pos". What the system said is further down the chain. A file that was looked for
+    # before (in a cache, say) is not the reason.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror and (cause is error or cause.errno != errno.ENOENT):
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

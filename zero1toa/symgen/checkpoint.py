@@ -22,7 +22,6 @@ def save(folder: Storage, name: str, state: dict[str, Any]) -> None:
     Raises:
         OutputError: if the disk is full or the folder cannot be written; the older checkpoint is then unharmed.
     """
-    # Torch reports a full disk as a RuntimeError, which the storage explains as any other.
     folder.write(name, lambda file: torch.save({"format": FORMAT, **state}, file))
 
 

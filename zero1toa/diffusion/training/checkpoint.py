@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zero1toa.errors import AssetError
+from zero1toa.storage import Storage
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint over the last one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a checkpoint over the last one.
+
+    Raises:
+        StorageError: if the disk is full or the folder cannot be written; the last checkpoint is then unharmed.
+    """
+    Storage(path.parent).write(path.name, lambda file: torch.save(state, file))
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
