@@ -32,8 +32,9 @@ setup: $(SYNCED)
 avatar: setup
 	.venv/bin/zero1toa generate "$(PHOTO)" --output "$(OUTPUT)" $(ARGS)
 
+# Two processes, as most of the time of tests is waiting for other processes; each with one thread for torch.
 test: setup
-	.venv/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 slow: setup
 	.venv/bin/python -m pytest -m "slow and not gpu" $(ARGS)

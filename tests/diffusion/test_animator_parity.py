@@ -76,7 +76,9 @@ def test_every_key_of_the_released_layout_is_known(name: str, size: str) -> None
 def test_scheduler_tables(run: Recording) -> None:
     schedule = NoiseSchedule.from_config(SPECS[run.name].scheduler)
     alphas = torch.from_numpy(schedule.alphas**2)
-    assert largest(alphas, run.data["output/scheduler/alphas_cumprod"].double()) < 1e-7
+    # A product of a thousand single-precision factors: the recorded table is itself 5e-7 away from the formula, and
+    # where torch's square root rounds otherwise (Intel and AMD differ in the last bit) the two are 4e-7 apart, not 0.
+    assert largest(alphas, run.data["output/scheduler/alphas_cumprod"].double()) < 5e-7
     for steps in (4, 25, 30):
         assert schedule.timesteps(steps) == run.data[f"output/scheduler/timesteps_{steps}"].tolist()
 
