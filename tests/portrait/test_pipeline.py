@@ -168,6 +168,21 @@ def test_border_of_the_photo_is_announced_and_soft(tmp_path: Path, head: HeadMod
     assert np.abs(np.diff(alpha[chin + 6 :], axis=0)).max() < 0.35
 
 
+def test_a_segmentation_that_sees_nobody_is_replaced_by_the_heads_outline(
+    portrait: Portrait, photo_file: Path, head: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = lambda image, method: np.zeros(image.shape[:2], np.float32)  # noqa: E731
+    monkeypatch.setattr("zero1toa.portrait.pipeline.segment_person", nobody)
+    monkeypatch.setattr("zero1toa.portrait.crop.segment_person", nobody)
+    found = load_portrait(photo_file, PortraitConfig(size=384, matting="mediapipe"), head)
+    assert any("cannot be told from the background" in note for note in found.notes)
+    covered = np.asarray(Image.fromarray(found.image).resize((96, 96)))[..., 3] > 128
+    # The crops differ, because hair beyond the head's outline is not seen; both hold the same head.
+    points = (found.landmarks[:468] / 4).astype(int)
+    assert covered[points[:, 1], points[:, 0]].mean() > 0.98  # but for the rim of the face
+    assert 0.4 < covered.sum() / (portrait.image[::4, ::4, 3] > 128).sum() < 1.2
+
+
 def test_missing_matting_model(photo_file: Path, head: HeadModel, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     for variable in ("ZERO1TOA_HOME", "U2NET_HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(tmp_path))

@@ -21,6 +21,8 @@ from zero1toa.portrait.reading import read_photo, short_name
 from zero1toa.portrait.tracked import read_known
 from zero1toa.types import Portrait
 
+_SURELY_A_PERSON = 0.5  # the face's mean probability to be a person, below which the segmentation has failed
+
 
 def load_portrait(
     photo: str | Path | bytes,
@@ -72,7 +74,12 @@ def load_portrait(
     )
     image = crop.pixels(picture.image)
     inside = crop.inside(picture.image)
+    guide = neck_guide(head, fit, config.size)
     person = segment_person(image, method)
+    if person[guide.skin & inside].mean() < _SURELY_A_PERSON:
+        # Nothing of hair and clothes is known then; what is certain is where the fitted head lies.
+        person = (guide.outline | guide.tube).astype(np.float32)
+        notes.append(f"the person in {name} cannot be told from the background; the fitted head's outline cuts it out")
     seed = points[:468, :2].mean(0)
     # Only what the photo shows is matted: hair that its border cuts off must not fade into the repeated edge.
     shown = np.ix_(inside.any(1), inside.any(0))
@@ -80,7 +87,6 @@ def load_portrait(
     known = trimap(person[shown], face_height(points), tuple(seed - first))
     alpha, colors = np.zeros(inside.shape, np.float32), (image / 255.0).astype(np.float32)
     alpha[shown], colors[shown] = matte(image[shown], known)
-    guide = neck_guide(head, fit, config.size)
     carved, covered = carve(alpha, colors, guide, inside)
     if covered:
         notes.append("clothes cover the neck; their colour is kept on it")
