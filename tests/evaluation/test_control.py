@@ -1,6 +1,7 @@
 """The measures against faces whose opening, width and yaw are known."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -67,6 +68,20 @@ def test_sides_and_openings_on_a_photo() -> None:
     assert change["left"] < change["right"]
 
 
+@pytest.mark.parametrize("roll", [0.0, 25.0, -40.0])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_eye_opens_across_and_not_along_its_lids(side: Literal["left", "right"], roll: float) -> None:
+    c, s = math.cos(math.radians(roll)), math.sin(math.radians(roll))
+    points = np.zeros((478, 2))
+    first, last = control._CORNERS[side]
+    points[first], points[last] = [100, 50], [140, 50]
+    for x, opening, expected in ((0, 9, 9), (3, 9, 9), (3, 0, 0), (-4, -1, 0)):
+        for number, (upper, lower) in enumerate(control._LIDS[side]):
+            points[upper] = [110 + 5 * number, 50 - opening / 2]
+            points[lower] = [110 + 5 * number + x, 50 + opening / 2]
+        assert eye_opening(points @ np.array([[c, s], [-s, c]]), side) == pytest.approx(expected, abs=1e-9)
+
+
 def test_nothing_found_is_nan() -> None:
     assert np.isnan(find_landmarks(np.full((64, 64, 3), 255, np.uint8))).all()
 
@@ -97,6 +112,8 @@ def _puppet(lids: dict[str, float], jaw: float, smile: float) -> np.ndarray:
     points = _cloud()
     points[10], points[152] = [0, 0.05, 0.08], [0, -0.05, 0.08]
     for side, sign in (("left", 1), ("right", -1)):
+        for corner, x in zip(control._CORNERS[side], (-0.015, 0.015), strict=True):
+            points[corner] = [sign * 0.031 + x, 0.02, 0.08]
         for i, (up, down) in enumerate(control._LIDS[side]):
             points[up] = [sign * (0.025 + 0.004 * i), 0.02 + lids[side] / 2, 0.08]
             points[down] = [sign * (0.025 + 0.004 * i), 0.02 - lids[side] / 2, 0.08]

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 Points = NDArray[np.floating]
 
-# Upper and lower points of the inner lips and of each eye's lids.
+# Upper and lower points of the inner lips and of each eye's lids, and each eye's corners, in a picture
+# from left to right.
 _LIPS = ((82, 87), (13, 14), (312, 317))
 _LIDS = {
     "right": ((160, 144), (159, 145), (158, 153), (161, 163)),
     "left": ((387, 373), (386, 374), (385, 380), (388, 390)),
 }
+_CORNERS = {"right": (33, 133), "left": (362, 263)}
 _MOUTH = (61, 291)
 # Points of the face that expressions hardly move, for the yaw: brow ridge, nose, eye corners, temples, cheekbones.
 _RIGID = (
@@ -203,8 +205,15 @@ def mouth_width(points: Points) -> float:
 
 
 def eye_opening(points: Points, side: Literal["left", "right"]) -> float:
-    """Mean distance between the lids of the subject's ``side`` eye in pixels."""
-    return _mean_distance(points, _LIDS[side])
+    """Mean distance between the lids of the subject's ``side`` eye in pixels, across the line between its corners.
+
+    A detector sets the two points of a pair beside each other as well, by up to a third of an open eye's height, and
+    leaves them so when the eye closes: what lies along the eye is no opening. Lids that cross are closed.
+    """
+    left, right = points[list(_CORNERS[side])]
+    along = (right - left) / np.linalg.norm(right - left)
+    down = np.array([-along[1], along[0]])
+    return float(np.maximum(np.mean([(points[lower] - points[upper]) @ down for upper, lower in _LIDS[side]]), 0))
 
 
 def rigid_landmarks(head: HeadModel, identity: HeadParams | None = None) -> Points:
