@@ -326,6 +326,24 @@ def test_the_mouth_is_dark_red_and_teeth_are_ivory(face: tuple) -> None:
     assert seen[teeth].mean() < 0.2
 
 
+def test_a_photo_without_colours_gives_none() -> None:
+    """What it does not show (mouth, whites of the eyes, hair) is grey as well; a sepia photo is one in colour."""
+    head = load_head("canonical")
+    avatar = initialise(head, head.vertices(head.neutral()), AvatarConfig(gaussians_per_triangle=1))
+    viewmat, K = _camera(0.0, torch.tensor([0.0, 0.02, 0.0]))
+    alpha = _matte(head, viewmat, K)
+    shade = torch.linspace(0.3, 0.9, SIZE).expand(SIZE, SIZE)
+    grey = torch.dstack([shade, shade * 0.99, shade * 0.985, alpha])  # as JPEG has it
+    sepia = torch.dstack([shade, shade * 0.85, shade * 0.7, alpha])
+    projector = PortraitProjector(head, avatar, head.vertices(head.neutral()))
+    vertices = head.vertices(head.neutral()).expand(2, -1, -1)
+    found = projector(vertices, torch.stack([grey, sepia]), viewmat.expand(2, 4, 4), K.expand(2, 3, 3)).colors
+    spread = found.amax(-1) - found.amin(-1)
+    assert spread[0].max() < 1e-6
+    mouth = head.regions["mouth"][avatar.binding] & ~head.regions["teeth"][avatar.binding]
+    assert spread[1, mouth].min() > 0.02
+
+
 def test_an_avatar_of_a_portrait_shows_it() -> None:
     """From the photo's own camera, the first avatar differs little from the photo, and twice gives the same."""
     head = SphereHead(rows=24, columns=32)

@@ -13,6 +13,7 @@ from zero1toa.avatar.initialisation import initialise
 from zero1toa.avatar.landmark_offset import lay_on_landmarks
 from zero1toa.avatar.loose_hair import add_loose_hair
 from zero1toa.avatar.neck import fade_neck
+from zero1toa.avatar.portrait_teeth import lay_teeth
 from zero1toa.avatar.projection import project_portrait
 from zero1toa.config import AvatarConfig
 from zero1toa.head.protocol import HeadModel, HeadParams
@@ -57,6 +58,7 @@ def fit_params(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> tup
     notes: list[str] = []
     if config.landmark_offset:
         params = lay_on_landmarks(head.to("cpu"), dataclasses.replace(portrait, params=params))
+        params = lay_teeth(head.to("cpu"), dataclasses.replace(portrait, params=params))
     if config.hair_volume:
         volume = fit_hair(head.to("cpu"), dataclasses.replace(portrait, params=params))
         params = volume.params

@@ -19,7 +19,7 @@ _UPPER = {"right": (33, 246, 161, 160, 159, 158, 157, 173, 133), "left": (263, 4
 _LOWER = {"right": (33, 7, 163, 144, 145, 153, 154, 155, 133), "left": (263, 249, 390, 373, 374, 380, 381, 382, 362)}
 
 #: The seam between the lips.
-_LIP_SEAM = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191, 78)
+LIP_SEAM = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191, 78)
 
 BROWN = (0.30, 0.20, 0.13)
 PUPIL = (0.03, 0.025, 0.025)
@@ -72,7 +72,7 @@ class FeaturePainter:
         self.balls: dict[str, Tensor] = {}
         lips = head.regions["lips"][binding]
         self.seam = torch.full_like(self.radius, torch.inf)
-        self.seam[lips] = _distance_to_polyline(points[lips], marks[list(_LIP_SEAM)])
+        self.seam[lips] = _distance_to_polyline(points[lips], marks[list(LIP_SEAM)])
         self.upper = torch.full_like(self.radius, torch.inf)
         self.lower = torch.full_like(self.radius, torch.inf)
         for side, (centre, rim) in _IRIS.items():

@@ -21,7 +21,7 @@ WIDTH = 0.02
 """Distance over which an edge is measured, over the face height."""
 CONTRAST = 16 / 255
 """Least mean step of the colours across an edge, norm of sRGB."""
-RIM = 0.008
+RIM = 0.02
 """How far Gaussians reach beyond the mesh on which they lie, over the face height."""
 _DENSE = 12  # points between two landmarks
 

@@ -21,26 +21,28 @@ SIZE = 256
 
 
 class PortraitFrame:
-    """The portrait at :data:`SIZE`, and its head posed and seen as there.
+    """The portrait at some size, and its head posed and seen as there.
 
     Attributes:
+        size: side of its pictures and masks in pixels.
         head: head model, on CPU.
         base: the offset that the portrait's head has already ``[V, 3]``, metres; zeros without.
         viewmat: world-to-camera ``[1, 4, 4]``.
-        K: intrinsics at :data:`SIZE` ``[1, 3, 3]``.
-        picture: the carved portrait ``[SIZE, SIZE, 4]``, straight alpha, floats in [0, 1].
+        K: intrinsics at that size ``[1, 3, 3]``.
+        picture: the carved portrait ``[size, size, 4]``, straight alpha, floats in [0, 1].
         rest: vertices of its identity at rest ``[V, 3]``.
         template: those of the mean head.
     """
 
-    def __init__(self, head: HeadModel, portrait: Portrait) -> None:
-        """Scale the portrait."""
+    def __init__(self, head: HeadModel, portrait: Portrait, size: int = SIZE) -> None:
+        """Scale the portrait to ``size``."""
+        self.size = size
         self.head, self._params = head, portrait.params
         base = portrait.params.offset
         self.base = torch.zeros(head.n_vertices, 3) if base is None else base
         self.viewmat = torch.from_numpy(portrait.viewmat)[None]
-        self.K = resize_intrinsics(torch.from_numpy(portrait.K)[None], portrait.size, SIZE)
-        self.picture = _resize(portrait.image)
+        self.K = resize_intrinsics(torch.from_numpy(portrait.K)[None], portrait.size, size)
+        self.picture = _resize(portrait.image, size)
         with torch.no_grad():
             rest = head.vertices(head.neutral().replace(shape=portrait.params.shape, offset=self.base))
             self.template = head.vertices(head.neutral()).double().numpy()
@@ -53,8 +55,8 @@ class PortraitFrame:
             return self.head.vertices(self._params.replace(offset=total))
 
     def mask(self, vertices: Tensor, faces: Tensor) -> Mask:
-        """Pixels ``[SIZE, SIZE]`` that triangles ``[Q, 3]`` of ``vertices`` ``[V, 3]`` cover."""
-        depth = depth_map(vertices[None], faces, self.viewmat, self.K, (SIZE, SIZE))[0]
+        """Pixels ``[size, size]`` that triangles ``[Q, 3]`` of ``vertices`` ``[V, 3]`` cover."""
+        depth = depth_map(vertices[None], faces, self.viewmat, self.K, (self.size, self.size))[0]
         return torch.isfinite(depth).numpy()
 
     def pixels(self, vertices: Tensor) -> Array:
@@ -80,10 +82,10 @@ def ramp(x: Array) -> Array:
     return x * x * (3 - 2 * x)
 
 
-def _resize(image: NDArray[np.uint8]) -> Array:
-    """The carved portrait at :data:`SIZE`, floats in [0, 1], averaged with its alpha."""
+def _resize(image: NDArray[np.uint8], size: int) -> Array:
+    """The carved portrait at ``size``, floats in [0, 1], averaged with its alpha."""
     picture = torch.from_numpy(np.asarray(image, np.float64) / 255).permute(2, 0, 1)[None]
     premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], 1)
-    small = torch.nn.functional.interpolate(premultiplied, (SIZE, SIZE), mode="bilinear", antialias=True)[0]
+    small = torch.nn.functional.interpolate(premultiplied, (size, size), mode="bilinear", antialias=True)[0]
     small[:3] /= small[3:].clamp_min(1e-6)
     return small.permute(1, 2, 0).numpy()

@@ -19,6 +19,7 @@ from zero1toa.avatar import features
 from zero1toa.avatar.facing import facing_weight
 from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
 from zero1toa.avatar.picture_sampling import CarvedPictures, smooth_step
+from zero1toa.avatar.portrait_teeth import like_teeth
 from zero1toa.avatar.rigging import triangle_frames
 from zero1toa.avatar.surface import hollowness, mirror, vertex_normals
 from zero1toa.avatar.surface_fill import SurfaceFill
@@ -42,6 +43,8 @@ SQUARE = (0.25, 0.5)
 """Cosines between normal and view from which a picture tells a face's colour a little, and whatever it is."""
 CHEEK_TOLERANCE = 0.25
 """Difference from what is seen squarely (norm of sRGB) up to which a face seen from the side takes a sample."""
+GREY = 0.02
+"""Mean difference between the channels (sRGB) up to which a picture has no colours."""
 STRANDS = 0.45
 """Contrast of made-up strands over the seen hair's."""
 
@@ -137,7 +140,7 @@ class PortraitProjector:
         clear = self.features.clear_of_lids(points, self.landmarks.positions(vertices, self.faces))
         margin = self.features.margin_confidence().expand_as(seen)
         known = seen * margin * ~self.inner * self._own_ears(sampled, seen)
-        teeth = seen * self.on_teeth * _like_teeth(sampled)
+        teeth = seen * self.on_teeth * like_teeth(sampled)
         colors, confidence = self._mirrored(sampled, known + teeth)
         filled = torch.zeros_like(colors)
         skin = None
@@ -153,6 +156,9 @@ class PortraitProjector:
         eyeballs = self.features.eyeballs(sampled, seen, light, clear)
         result = torch.where(self.features.eyeball[:, None], eyeballs, result)
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
+        # What a photo without colours does not show has none either.
+        grey = result.mean(-1, keepdim=True)
+        result = torch.where(_colorful(images), result, grey)
         return Projection(result.clamp(0, 1), seen, margin)
 
     def _cosine(self, vertices: Tensor, points: Tensor, viewmats: Tensor) -> Tensor:
@@ -307,15 +313,16 @@ def _farthest_neighbour(surface: Tensor, pixels: Tensor) -> Tensor:
     return result
 
 
+def _colorful(images: Tensor) -> Tensor:
+    """Whether pictures ``[I, H, W, 4]`` are in colour ``[I, 1, 1]``."""
+    colors, alpha = images[..., :3], images[..., 3]
+    saturation = (colors.amax(-1) - colors.amin(-1)) * alpha
+    return (saturation.sum((1, 2)) > GREY * alpha.sum((1, 2)))[:, None, None]
+
+
 def _mean(colors: Tensor, weight: Tensor, otherwise: Tensor) -> Tensor:
     """Weighted mean ``[I, 3]``; ``otherwise`` ``[I, 3]`` counts as half a sample."""
     return ((weight[..., None] * colors).sum(1) + 0.5 * otherwise) / (weight.sum(1)[:, None] + 0.5)
-
-
-def _like_teeth(colors: Tensor) -> Tensor:
-    """How much a colour could be a tooth's ``[I, N]``: bright and hardly saturated, unlike lips and tongue."""
-    bright, dull = colors.amax(-1), colors.amin(-1)
-    return smooth_step((dull / bright.clamp_min(1e-3) - 0.66) / 0.14) * smooth_step((bright - 0.35) / 0.25)
 
 
 def _strands(points: Tensor, on_scalp: Tensor) -> Tensor:
