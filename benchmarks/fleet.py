@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +67,24 @@ def dispatcher_alone(cycles: int) -> float:
 
 
 def dispatcher_on_ray(cycles: int, pairs: int = 8) -> float:
-    """The same through Ray calls, with as many avatars and workers as threads of this process."""
+    """The same through Ray calls, with as many avatars and workers at a time, awaited by one thread."""
     import ray
 
     dispatcher: Any = ray.remote(Dispatcher).options(num_cpus=0).remote()
     ray.get(dispatcher.load.remote())
 
-    def avatar(number: int) -> None:
+    async def avatar(number: int) -> None:
         for cycle in range(cycles // pairs):
             one = order(cycle, f"a{number}")
-            answers, _ = ray.get(dispatcher.ask.remote(one.avatar, [one], [one.request_id], 10))
+            answers, _ = await dispatcher.ask.remote(one.avatar, [one], [one.request_id], 10)
             assert answers
 
-    def worker(number: int) -> None:
+    async def worker(number: int) -> None:
         for _ in range(cycles // pairs):
-            turn = ray.get(dispatcher.next.remote(f"w{number}", (), 30))
-            ray.get(dispatcher.done.remote(turn.orders[0].avatar, receipt(turn.orders[0])))
+            turn = await dispatcher.next.remote(f"w{number}", (), 30)
+            await dispatcher.done.remote(turn.orders[0].avatar, receipt(turn.orders[0]))
 
-    rate = _rate(cycles, [(call, number) for call in (avatar, worker) for number in range(pairs)])
+    rate = _awaited(cycles, [call(number) for call in (avatar, worker) for number in range(pairs)])
     ray.kill(dispatcher)
     return rate
 
@@ -104,25 +104,36 @@ class NothingInThreads:
 
 
 def three_empty_calls(cycles: int, pairs: int = 8) -> float:
-    """Cycles a second of three calls that carry what the dispatcher's do, by as many threads."""
+    """Cycles a second of three calls that carry what the dispatcher's do, awaited alike."""
     import ray
 
     actor: Any = ray.remote(Nothing).options(num_cpus=0).remote()
     ray.get(actor.call.remote())
 
-    def avatar(number: int) -> None:
+    async def avatar(number: int) -> None:
         for cycle in range(cycles // pairs):
             one = order(cycle, f"a{number}")
-            ray.get(actor.call.remote(one.avatar, [one], [one.request_id], 10))
+            await actor.call.remote(one.avatar, [one], [one.request_id], 10)
 
-    def worker(number: int) -> None:
+    async def worker(number: int) -> None:
         for cycle in range(cycles // pairs):
-            ray.get(actor.call.remote(f"w{number}", (), 30))
-            ray.get(actor.call.remote(f"a{number}", receipt(order(cycle, f"a{number}"))))
+            await actor.call.remote(f"w{number}", (), 30)
+            await actor.call.remote(f"a{number}", receipt(order(cycle, f"a{number}")))
 
-    rate = _rate(cycles, [(call, number) for call in (avatar, worker) for number in range(pairs)])
+    rate = _awaited(cycles, [call(number) for call in (avatar, worker) for number in range(pairs)])
     ray.kill(actor)
     return rate
+
+
+def _awaited(count: int, calls: Sequence[Coroutine[Any, Any, None]]) -> float:
+    """``count`` over the seconds that these coroutines take together."""
+
+    async def together() -> float:
+        start = time.perf_counter()
+        await asyncio.gather(*calls)
+        return count / (time.perf_counter() - start)
+
+    return asyncio.run(together())
 
 
 def _rate(count: int, calls: Sequence[tuple[Callable[[int], None], int]]) -> float:
