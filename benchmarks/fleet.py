@@ -271,7 +271,7 @@ def main() -> None:
     with ray_session(4):
         if "dispatcher" in options.parts:
             empty, rate = three_empty_calls(CYCLES), dispatcher_on_ray(CYCLES)
-            print(f"dispatcher, through Ray         {rate:8.0f} cycles/s, {_share(rate, empty)}", flush=True)
+            print(f"dispatcher, through Ray         {rate:8.0f} cycles/s, {_share(rate, empty)}   goal 500", flush=True)
         if "store" in options.parts:
             with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                 alone = store_alone(Path(folder), COMMITS)
