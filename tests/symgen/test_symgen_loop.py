@@ -226,6 +226,25 @@ def test_margins_and_slanted_surfaces_are_left_as_they_were(tmp_path):
     assert not moved[(behind & head.regions["scalp"])[after.binding]].any()  # cameras go to 60 degrees
 
 
+@pytest.mark.parametrize("grey", [True, False])
+def test_a_grey_portrait_takes_no_tint_from_its_clips(grey, tmp_path, monkeypatch):
+    fetch = SymGENStore.fetch
+
+    def tinted(self, key, version):
+        frames, unlocked = fetch(self, key, version)
+        return np.clip(frames.astype(int) + np.array([40, 0, -40]), 0, 255).astype(np.uint8), unlocked
+
+    monkeypatch.setattr(SymGENStore, "fetch", tinted)
+    image = tiny_portrait().image.copy()
+    if grey:
+        image[..., :3] = image[..., :1]
+    result = generate_serial(
+        dataclasses.replace(tiny_portrait(), image=image), tiny_config("avatar.project_portrait=true"), tmp_path
+    )
+    colors = gaussians(result)["sh0"]
+    assert float((colors.amax(-1) - colors.amin(-1)).max() < 1e-5) == grey
+
+
 def test_everything_is_trained_where_the_paper_is_asked_for(tmp_path):
     config = tiny_config("avatar.keep_margins=false", "avatar.facing_only=false")
     head = load_head("canonical")

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 SHARPENING = 0.6
 """Share of the detail at the footprint's scale that is added."""
+GREY = 0.02
+"""Mean difference between the channels up to which a picture has no colours."""
 
 
 class CarvedPictures:
@@ -65,3 +67,10 @@ def smooth_step(x: Tensor) -> Tensor:
     """Smooth step from 0 at 0 to 1 at 1."""
     x = x.clamp(0, 1)
     return x * x * (3 - 2 * x)
+
+
+def is_colorful(images: Tensor) -> Tensor:
+    """Whether carved pictures ``[I, H, W, 4]`` in [0, 1] are in colour and not shades of grey ``[I]`` bool."""
+    colors, alpha = images[..., :3], images[..., 3]
+    difference = (colors.amax(-1) - colors.amin(-1)) * alpha
+    return difference.sum((1, 2)) > GREY * alpha.sum((1, 2))

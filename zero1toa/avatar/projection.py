@@ -18,7 +18,7 @@ from torch import Tensor
 from zero1toa.avatar import features
 from zero1toa.avatar.facing import facing_weight
 from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
-from zero1toa.avatar.picture_sampling import CarvedPictures, smooth_step
+from zero1toa.avatar.picture_sampling import CarvedPictures, is_colorful, smooth_step
 from zero1toa.avatar.portrait_teeth import like_teeth
 from zero1toa.avatar.rigging import triangle_frames
 from zero1toa.avatar.surface import hollowness, mirror, vertex_normals
@@ -43,8 +43,6 @@ SQUARE = (0.25, 0.5)
 """Cosines between normal and view from which a picture tells a face's colour a little, and whatever it is."""
 CHEEK_TOLERANCE = 0.25
 """Difference from what is seen squarely (norm of sRGB) up to which a face seen from the side takes a sample."""
-GREY = 0.02
-"""Mean difference between the channels (sRGB) up to which a picture has no colours."""
 STRANDS = 0.45
 """Contrast of made-up strands over the seen hair's."""
 
@@ -158,7 +156,7 @@ class PortraitProjector:
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
         # What a photo without colours does not show has none either.
         grey = result.mean(-1, keepdim=True)
-        result = torch.where(_colorful(images), result, grey)
+        result = torch.where(is_colorful(images)[:, None, None], result, grey)
         return Projection(result.clamp(0, 1), seen, margin)
 
     def _cosine(self, vertices: Tensor, points: Tensor, viewmats: Tensor) -> Tensor:
@@ -311,13 +309,6 @@ def _farthest_neighbour(surface: Tensor, pixels: Tensor) -> Tensor:
             y = (low[..., 1] + dy).clamp(0, H - 1).long()
             result = torch.maximum(result, flat.gather(1, y * W + x))
     return result
-
-
-def _colorful(images: Tensor) -> Tensor:
-    """Whether pictures ``[I, H, W, 4]`` are in colour ``[I, 1, 1]``."""
-    colors, alpha = images[..., :3], images[..., 3]
-    saturation = (colors.amax(-1) - colors.amin(-1)) * alpha
-    return (saturation.sum((1, 2)) > GREY * alpha.sum((1, 2)))[:, None, None]
 
 
 def _mean(colors: Tensor, weight: Tensor, otherwise: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from zero1toa.avatar.density import ScreenGradients, change_density, is_due
 from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.avatar.losses import LossTerms, ReconstructionLoss, drawn
 from zero1toa.avatar.optimizer import AvatarOptimizer
-from zero1toa.avatar.picture_sampling import smooth_step
+from zero1toa.avatar.picture_sampling import is_colorful, smooth_step
 from zero1toa.config import Config, to_dict
 from zero1toa.curriculum.cameras import Lens
 from zero1toa.curriculum.clips import clip_spec
@@ -136,6 +136,8 @@ class Reconstruction:
         self._kept = self._on_triangles(start.kept.float().to(self._device)) > 0
         self._seen = self._on_triangles(seen)  # how clearly the portrait shows each triangle [F]
         self._portrait_tells = config.avatar.project_portrait and config.loop.portrait_share > 0
+        image = torch.from_numpy(portrait.image).float() / 255
+        self._grey = config.avatar.project_portrait and not bool(is_colorful(image[None]))
         self._facing: dict[SampleKey, Tensor] = {}  # how squarely a clip's frames show each triangle [T, F]
         # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
         self._asked = (self._matte > _INSIDE).float()  # where the portrait's colours are asked for
@@ -452,6 +454,8 @@ class Reconstruction:
 
     def _install(self, key: SampleKey, version: int) -> None:
         frames, unlocked = self._fetch(key, version)
+        if self._grey:  # a diffusion model tints what it refines, and the portrait cannot say which tint is wrong
+            frames = frames.mean(-1, keepdims=True).round().astype(np.uint8).repeat(3, -1)
         self._clips[key] = torch.from_numpy(np.array(frames)).to(self._device)
         self._open[key] = unlocked
         self.versions[key] = version
