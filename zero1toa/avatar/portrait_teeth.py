@@ -48,11 +48,10 @@ def lay_teeth(head: HeadModel, portrait: Portrait) -> HeadParams:
         The parameters with the rows' moves in their offset; deterministic.
     """
     params = portrait.params
-    frame = PortraitFrame(head, portrait, portrait.size)
-    opening = _opening(portrait)
-    rows = _rows(head)
+    opening, rows = _opening(portrait), _rows(head)
     if opening is None or len(rows) != 2:
         return params
+    frame = PortraitFrame(head, portrait, portrait.size)
     shown = _paler_than_skin(frame.picture, portrait.landmarks) * opening
     if shown.sum() < FEWEST * opening.sum():
         return params
