@@ -48,16 +48,18 @@ def lay_teeth(head: HeadModel, portrait: Portrait) -> HeadParams:
         The parameters with the rows' moves in their offset; deterministic.
     """
     params = portrait.params
-    opening, rows = _opening(portrait), _rows(head)
-    if opening is None or len(rows) != 2:
+    opening = _opening(portrait)
+    if opening is None:
+        return params
+    rows = _rows(head)
+    if len(rows) != 2:
         return params
     frame = PortraitFrame(head, portrait, portrait.size)
     shown = _paler_than_skin(frame.picture, portrait.landmarks) * opening
     if shown.sum() < FEWEST * opening.sum():
         return params
     upper, lower = (
-        np.stack([_cover(frame, row, move) & opening for move in towards * MOVES])
-        for row, towards in zip(rows, (-1.0, 1.0), strict=True)
+        _covers(frame, row, towards * MOVES) & opening for row, towards in zip(rows, (-1.0, 1.0), strict=True)
     )
     together = (upper[:, None] | lower).reshape(-1, *opening.shape)
     likeness = 2 * (together * shown).sum((1, 2)) / (together.sum((1, 2)) + shown.sum())  # Dice
@@ -108,9 +110,12 @@ def _rows(head: HeadModel) -> list[Tensor]:
     return [torch.from_numpy(piece) for piece in pieces]
 
 
-def _cover(frame: PortraitFrame, row: Tensor, move: float) -> Mask:
-    """Pixels under a row of teeth moved up by ``move`` metres ``[H, W]``, lips or not."""
-    offset = torch.zeros_like(frame.base)
-    offset[row, 1] = float(move)
-    of_row = torch.isin(frame.head.faces, row).all(1) & frame.head.regions["teeth"]
-    return frame.mask(frame.posed(offset), frame.head.faces[of_row])
+def _covers(frame: PortraitFrame, row: Tensor, moves: Array) -> Mask:
+    """Pixels under a row of teeth that is moved up by each of ``moves`` ``[M]``, metres ``[M, H, W]``, lips or not."""
+    of_row = frame.head.faces[torch.isin(frame.head.faces, row).all(1) & frame.head.regions["teeth"]]
+    covers = []
+    for move in moves.tolist():
+        offset = torch.zeros_like(frame.base)
+        offset[row, 1] = move
+        covers.append(frame.mask(frame.posed(offset), of_row))
+    return np.stack(covers)
