@@ -174,6 +174,9 @@ def kernels(bench: Bench) -> None:
         return
     config, frames, side = sizes("aniportrait", bench.options.tiny).denoiser, bench.options.frames, bench.size // 8
 
+    def gated_by_torch(x: Tensor) -> Tensor:
+        return x[..., : x.shape[-1] // 2] * F.gelu(x[..., x.shape[-1] // 2 :])
+
     def compare(title: str, own: Callable[[], Tensor], torchs: Callable[[], Tensor]) -> None:
         outputs = []
         for label, call in (("own", own), ("torch", torchs)):
@@ -200,8 +203,20 @@ def kernels(bench: Bench) -> None:
         compare(f"sum and layer norm {shape}", lambda x=read, n=row, c=change: layers.add_norm(x.clone(), n, c),
                 lambda x=read, n=row, c=change: n(x.clone() + c))  # fmt: skip
         wide = values(2 * frames, tokens, 8 * channels)
-        compare(f"gate {shape}", lambda x=wide: layers.gate(x),
-                lambda x=wide: x[..., : x.shape[-1] // 2] * F.gelu(x[..., x.shape[-1] // 2 :]))  # fmt: skip
+        gated, first = wide[..., : 4 * channels].contiguous(), torch.nn.Linear(channels, 8 * channels).to(x)
+        first.requires_grad_(False)
+
+        def gate(x: Tensor = wide, y: Tensor = gated) -> Tensor:
+            layers.gate(x, y)
+            return y
+
+        def product_and_gate(x: Tensor = change, f: torch.nn.Linear = first, y: Tensor = gated) -> Tensor:
+            layers.gated_product(x, f, y)
+            return y
+
+        compare(f"gate {shape}", gate, lambda x=wide: gated_by_torch(x))
+        if layers.takes_gated_product(change, first):
+            compare(f"product and gate {shape}", product_and_gate, lambda x=change, f=first: gated_by_torch(f(x)))
         qkv, layer = values(2 * frames, tokens, 3 * channels), TemporalAttention(channels)
         layer.to_qkv, layer.to_out = torch.nn.Identity(), torch.nn.Identity()  # type: ignore[assignment]
         layer.pe = torch.zeros(1, frames, 3 * channels, device=bench.device, dtype=bench.dtype)

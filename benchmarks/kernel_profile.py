@@ -63,7 +63,7 @@ def _device_time(event: Any) -> float:
 def _kind(kernel: str) -> str:
     """What a kernel does, by its name."""
     name = kernel.lower()
-    if name == "attend":
+    if name in ("attend", "arrange"):
         return "attention"
     if name in _OWN:
         return "own kernels"
@@ -71,7 +71,7 @@ def _kind(kernel: str) -> str:
         ("attention", ("flash", "fmha", "sdpa", "attention")),
         ("convolution", ("conv", "fprop", "implicit", "dgrad", "wgrad", "nchw", "nhwc")),
         ("generated", ("triton",)),
-        ("matrix product", ("gemm", "cutlass", "nvjet", "cublas", "splitk")),
+        ("matrix product", ("gated_product", "gemm", "cutlass", "nvjet", "cublas", "splitk")),
         ("copy or fill", ("memcpy", "memset", "copy", "fill", "cat")),
     ):
         if any(mark in name for mark in marks):

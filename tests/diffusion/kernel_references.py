@@ -27,20 +27,33 @@ def add_norm(
     factor: float = 1.0,
     places: Tensor | None = None,
     out: Tensor | None = None,
+    sums: Tensor | None = None,
 ) -> Tensor:
+    if sums is not None:
+        tokens = tokens.clone()
     if change is not None:
         tokens += factor * change
     if constant is not None:
         tokens += constant.repeat_interleave(len(tokens) // len(constant), 0)
+    if sums is not None:
+        sums[..., : tokens.shape[-1] + 8] = F.pad(F.pad(tokens, (0, 1), value=1.0), (0, 7))
     normed = F.layer_norm(tokens, tokens.shape[-1:], norm.weight.to(tokens), norm.bias.to(tokens), norm.eps)
     if places is not None:
         normed = normed + places.repeat(len(tokens) // len(places), 1)[:, None]
     return normed if out is None else out.copy_(normed)
 
 
-def gate(x: Tensor) -> Tensor:
+def gate(x: Tensor, out: Tensor) -> None:
     values, gates = x.chunk(2, -1)
-    return values * F.gelu(gates)
+    out[:] = values * F.gelu(gates)
+
+
+def takes_gated_product(x: Tensor, layer: nn.Linear) -> bool:
+    return x.shape[1] % 64 == 0
+
+
+def gated_product(x: Tensor, layer: nn.Linear, out: Tensor) -> None:
+    gate(F.linear(x, layer.weight.to(x), layer.bias.to(x)), out)
 
 
 def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -90,10 +103,12 @@ NAMES = (
     "add",
     "add_norm",
     "gate",
+    "gated_product",
     "group_norm",
     "interleave",
     "spatial_attention",
     "takes_attention",
+    "takes_gated_product",
     "temporal_attention",
 )
 """The functions that :mod:`zero1toa.diffusion.animator.fused` takes from the kernels."""

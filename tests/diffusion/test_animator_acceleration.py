@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.diffusion import kernel_references
 from tests.diffusion.tiny_animators import NAMES, assemble, seeded_networks
 from zero1toa.diffusion.animator import fused
 from zero1toa.diffusion.animator.acceleration import accelerate, replace_layers
-from zero1toa.diffusion.animator.attention import LayerContext, SpatialTransformer
+from zero1toa.diffusion.animator.attention import LayerContext
 from zero1toa.diffusion.animator.autoencoder import build_autoencoder
 from zero1toa.diffusion.animator.blocks import ResnetBlock, Upsample
 from zero1toa.diffusion.animator.config import AutoencoderConfig, UNetConfig
@@ -104,6 +103,7 @@ def test_sources_compile(architecture: str, half: int) -> None:
     sources += [("temporal_attention.cu", {"WIDTH": width, "TILES": tiles}) for width in (40, 160) for tiles in (1, 2)]
     if architecture == "sm_90a":
         sources.append(("spatial_attention.cu", {"SHARED": layers.SPATIAL_SHARED}))
+        sources.append(("gated_product.cu", layers.PRODUCT))
     try:
         for file, constants in sources:
             assert compile_source(file, architecture, {"BFLOAT16": half, **constants})[:4] == b"\x7fELF"
@@ -119,13 +119,12 @@ def test_a_source_that_does_not_compile_says_why() -> None:
         pytest.skip(str(error))
 
 
-def test_merged_ending_computes_the_same() -> None:
-    layer = _fill(SpatialTransformer(24, 4, 8, 16)).double()
-    generator = torch.Generator().manual_seed(1)
-    tokens, gated = (torch.randn(2, 5, width, generator=generator).double() for width in (24, 96))
-    expected = layer.proj_out(tokens + layer.ff.out(gated))
+def test_merged_ending_computes_the_same(references: None) -> None:
+    layer = _fill(MotionModule(24, 4)).double()
+    x = torch.randn(6, 24, 3, 5, generator=torch.Generator().manual_seed(1)).double()
+    expected = layer(x, 3)
     fused.merge_ending(layer)
-    torch.testing.assert_close(F.linear(tokens, layer.proj_out.weight) + layer.ff.out(gated), expected)
+    torch.testing.assert_close(fused.motion_module(layer, x, 3), expected)
 
 
 def test_upsampling_is_four_convolutions_of_the_map_as_it_was(references: None) -> None:
@@ -193,16 +192,47 @@ def test_add_norm(width: int, dtype: torch.dtype) -> None:
     _close(out, expected, dtype)
     _close(tokens, total, dtype)
 
+    sums, wanted = (torch.full((6, 7, width + 16), float("nan")).to("cuda", kind) for kind in (dtype, torch.double))
+    layers.add_norm(tokens, norm, change, sums=sums)
+    kernel_references.add_norm(tokens.double(), norm, change.double(), sums=wanted)
+    _close(sums[..., : width + 8], wanted[..., : width + 8], dtype)
+    assert sums[..., width + 8 :].isnan().all()
+    _close(tokens, total, dtype)
+
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", _HALF)
 def test_gate_and_sum(dtype: torch.dtype) -> None:
-    x = _random(3, 7, 640, dtype=dtype)
-    _close(layers.gate(x), kernel_references.gate(x.double()), dtype)
+    x, wide = _random(3, 7, 640, dtype=dtype), torch.full((3, 7, 400), float("nan")).to("cuda", dtype)
+    expected = torch.empty(3, 7, 320, device="cuda", dtype=torch.double)
+    kernel_references.gate(x.double(), expected)
+    layers.gate(x, wide[..., 72:392])
+    _close(wide[..., 72:392], expected, dtype)
+    assert wide[..., :72].isnan().all()
+    assert wide[..., 392:].isnan().all()
     maps, shift = [_map(2, 64, 5, 3, seed=seed, dtype=dtype) for seed in range(4)], _random(64, dtype=dtype)
     doubles = [part.double() for part in maps]
     _close(layers.add(*maps), kernel_references.add(*doubles), dtype)
     _close(layers.add(*maps[:2], shift=shift), kernel_references.add(*doubles[:2], shift=shift.double()), dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", _HALF)
+@pytest.mark.parametrize("tokens", [64, 192, 64 * 203])
+def test_gated_product(tokens: int, dtype: torch.dtype) -> None:
+    """Fewer tiles than blocks, an odd number of them, and shares of unequal size; gates from -8 to 8."""
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("the kernel is Hopper's")
+    layer = _fill(nn.Linear(320, 2560)).to("cuda", dtype)
+    layer.bias += torch.linspace(-4, 4, 2560, device="cuda").to(dtype)
+    x, wide = 2 * _random(2, tokens, 320, dtype=dtype), torch.full((2, tokens, 1296), float("nan")).to("cuda", dtype)
+    expected = torch.empty(2, tokens, 1280, device="cuda", dtype=torch.double)
+    assert layers.takes_gated_product(x, layer)
+    kernel_references.gated_product(x.double(), layer, expected)
+    layers.gated_product(x, layer, wide[..., 8:1288])
+    _close(wide[..., 8:1288], expected, dtype)
+    assert wide[..., :8].isnan().all()
+    assert wide[..., 1288:].isnan().all()
 
 
 @pytest.mark.gpu
@@ -223,7 +253,7 @@ def test_temporal_attention(frames: int, width: int, dtype: torch.dtype) -> None
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", _HALF)
-@pytest.mark.parametrize(("tokens", "others", "split"), [(128, 256, 4), (640, 128, 2), (256, 384, 0)])
+@pytest.mark.parametrize(("tokens", "others", "split"), [(128, 256, 4), (704, 64, 2), (1280, 384, 0)])
 def test_spatial_attention(tokens: int, others: int, split: int, dtype: torch.dtype) -> None:
     """Rows beyond the last block, two clips, pictures with and without the reference."""
     if torch.cuda.get_device_capability()[0] != 9:
@@ -237,8 +267,24 @@ def test_spatial_attention(tokens: int, others: int, split: int, dtype: torch.dt
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("dtype", _HALF)
+def test_spatial_attention_whose_scores_rise_from_tile_to_tile(dtype: torch.dtype) -> None:
+    """By hundreds, up and down: weights are relative to the highest score so far, which must follow."""
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("the kernel is Hopper's")
+    qkv, reference = _random(2, 512, 3 * 320, dtype=dtype), _random(2, 256, 640, seed=1, dtype=dtype)
+    growing = torch.tensor([0.1, 1, 4, 2, 8, 16, 12, 24], device=qkv.device, dtype=dtype).repeat_interleave(64)
+    qkv[..., 320:640] *= growing[:, None]
+    keys, values = 32 * reference[..., :320], reference[..., 320:]
+    output = layers.spatial_attention(qkv, keys, values, 2, 8)
+    expected = kernel_references.spatial_attention(qkv.double(), keys.double(), values.double(), 2, 8)
+    assert torch.isfinite(output).all()
+    _close(output, expected, dtype)
+
+
+@pytest.mark.gpu
 def test_other_attention_is_left_to_torch() -> None:
-    assert not layers.takes_attention(_random(1, 64, 3 * 320), None, 8)
+    assert not layers.takes_attention(_random(1, 96, 3 * 320), None, 8)
     assert not layers.takes_attention(_random(1, 128, 3 * 640), None, 8)
     assert not layers.takes_attention(_random(1, 128, 3 * 320), _random(1, 100, 320), 8)
 

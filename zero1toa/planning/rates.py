@@ -60,7 +60,7 @@ class TrainingRate:
 
 
 _SOURCE = (
-    "2026-11-28, torch 2.11, bfloat16, clips of 16 frames at 512 pixels, random weights of the real size "
+    "2026-11-29, torch 2.11, bfloat16, clips of 16 frames at 512 pixels, random weights of the real size "
     "(docs/performance.md)"
 )
 
@@ -71,10 +71,10 @@ DIFFUSION: dict[str, DiffusionRate] = {
         frames=16,
         single_teraflop=19.794,
         guided_teraflop=37.028,
-        single=0.0492,
-        guided=0.0880,
-        encode=0.0467,
-        decode=0.0858,
+        single=0.0462,
+        guided=0.0823,
+        encode=0.0470,
+        decode=0.0862,
     ),
     "aniportrait": DiffusionRate(
         gpu="one NVIDIA H200",
@@ -82,10 +82,10 @@ DIFFUSION: dict[str, DiffusionRate] = {
         frames=16,
         single_teraflop=19.195,
         guided_teraflop=36.429,
-        single=0.0474,
-        guided=0.0858,
-        encode=0.0467,
-        decode=0.0858,
+        single=0.0445,
+        guided=0.0803,
+        encode=0.0470,
+        decode=0.0862,
     ),
 }
 """Rates by backbone; both animators have the same autoencoder. The others were never timed alone on a named GPU."""

@@ -69,6 +69,10 @@ def attention_kernels(device: torch.device) -> Iterator[None]:
     if torch.cuda.get_device_capability(device)[0] < 9:
         yield
         return
+    # torch settles its own order at the process's first call. Were that in here, what follows would be restored to the
+    # order of before, which is another one and slower.
+    first = torch.zeros(1, 1, 8, 64, device=device, dtype=torch.float16)
+    torch.nn.functional.scaled_dot_product_attention(first, first, first)
     order = (
         SDPBackend.CUDNN_ATTENTION,
         SDPBackend.FLASH_ATTENTION,

@@ -26,10 +26,12 @@ from zero1toa.diffusion.animator.kernels.layers import (
     add,
     add_norm,
     gate,
+    gated_product,
     group_norm,
     interleave,
     spatial_attention,
     takes_attention,
+    takes_gated_product,
     temporal_attention,
 )
 from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
@@ -132,15 +134,16 @@ def _convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 def spatial_transformer(
     layer: SpatialTransformer, x: Tensor, context: LayerContext, split: int
 ) -> tuple[Tensor, Tensor]:
-    """See :meth:`SpatialTransformer.forward`."""
+    """See :meth:`SpatialTransformer.forward`; ``x`` is overwritten."""
     tokens = layer.proj_in(to_tokens(group_norm(x, layer.norm)))
     normed = add_norm(tokens, layer.norm1)
     attended = _attend_space(layer.attn1, normed, context.reference, split)
+    ending = _room_for_ending(tokens)
     if layer.attn2 is None:
-        return _finish(layer, x, tokens, add_norm(tokens, layer.norm3, attended)), normed
+        return _finish(layer, x, ending, add_norm(tokens, layer.norm3, attended, sums=ending)), normed
     last = torch.empty_like(tokens)
     for part, prompt in ((slice(split), context.prompt), (slice(split, None), context.null_prompt)):
-        own, change, target = tokens[part], attended[part], last[part]
+        own, change, target, sums = tokens[part], attended[part], last[part], ending[part]
         if not len(own):
             continue
         assert prompt is not None
@@ -149,12 +152,12 @@ def spatial_transformer(
             constant = layer.attn2.to_out(prompt.values)
             if layer.prompt_scale != 1:
                 constant = layer.prompt_scale * constant
-            add_norm(own, layer.norm3, change, constant=constant, out=target)
+            add_norm(own, layer.norm3, change, constant=constant, out=target, sums=sums)
         else:
             assert layer.norm2 is not None
             read = layer.attn2(add_norm(own, layer.norm2, change), prompt, None, len(own))
-            add_norm(own, layer.norm3, read, factor=layer.prompt_scale, out=target)
-    return _finish(layer, x, tokens, last), normed
+            add_norm(own, layer.norm3, read, factor=layer.prompt_scale, out=target, sums=sums)
+    return _finish(layer, x, ending, last), normed
 
 
 def _attend_space(layer: SelfAttention, normed: Tensor, reference: KeyValue | None, split: int) -> Tensor:
@@ -166,34 +169,60 @@ def _attend_space(layer: SelfAttention, normed: Tensor, reference: KeyValue | No
 
 
 def motion_module(layer: MotionModule, x: Tensor, frames: int) -> Tensor:
-    """See :meth:`MotionModule.forward`."""
+    """See :meth:`MotionModule.forward`; ``x`` is overwritten."""
     tokens = layer.proj_in(to_tokens(group_norm(x, layer.norm)))
     normed = add_norm(tokens, layer.norm1, places=layer.attn1.pe[0, :frames])
     normed = add_norm(tokens, layer.norm2, _attend_time(layer.attn1, normed, frames), places=layer.attn2.pe[0, :frames])
-    return _finish(layer, x, tokens, add_norm(tokens, layer.norm3, _attend_time(layer.attn2, normed, frames)))
+    ending = _room_for_ending(tokens)
+    normed = add_norm(tokens, layer.norm3, _attend_time(layer.attn2, normed, frames), sums=ending)
+    return _finish(layer, x, ending, normed)
 
 
 def _attend_time(layer: TemporalAttention, placed: Tensor, frames: int) -> Tensor:
     return layer.to_out(temporal_attention(layer.to_qkv(placed), frames, MOTION_HEADS))
 
 
-def _finish(layer: SpatialTransformer | MotionModule, x: Tensor, tokens: Tensor, normed: Tensor) -> Tensor:
-    """Feed forward, project back, add to the layer's input."""
-    gated = gate(layer.ff.proj(normed))
-    return add(x, F.linear(tokens, layer.proj_out.weight), layer.ff.out(gated))
+_CONSTANT = 8  # columns of a one and zeros, so that rows stay divisible into vectors
+
+
+def _room_for_ending(tokens: Tensor) -> Tensor:
+    """Rows for what a layer's last product takes: the tokens, a one for its bias, and the gated values."""
+    return tokens.new_empty(*tokens.shape[:2], 5 * tokens.shape[-1] + _CONSTANT)
+
+
+def _finish(layer: SpatialTransformer | MotionModule, x: Tensor, ending: Tensor, normed: Tensor) -> Tensor:
+    """Feed forward, project back, add to the layer's input, which is overwritten.
+
+    Args:
+        layer: whose weights :func:`merge_ending` has prepared.
+        x: the layer's input, a map.
+        ending: rows of :func:`_room_for_ending`, with the tokens and the one in them.
+        normed: what the feed-forward layer takes.
+    """
+    gated = ending[..., -4 * normed.shape[-1] :]
+    if takes_gated_product(normed, layer.ff.proj):
+        gated_product(normed, layer.ff.proj, gated)
+    else:
+        gate(layer.ff.proj(normed), gated)
+    rows = _rows(x).permute(0, 2, 3, 1)
+    rows.flatten(0, 2).addmm_(ending.flatten(0, 1), layer.ending.t())  # type: ignore[operator]
+    return rows.permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
 def merge_ending(layer: SpatialTransformer | MotionModule) -> None:
-    """Bring the layer's last projection into its feed-forward's second product: only a sum lies between them.
+    """Bring the layer's last projection into its feed-forward's second product: only sums lie between them.
 
-    That is as much arithmetic as before, but the sum is neither written, read nor rounded.
+    That is as much arithmetic as before, but what lies between is neither written, read nor rounded.
     """
     inner, outer = layer.ff.out, layer.proj_out
-    exact = outer.weight.double()
-    bias = outer.bias.double() + exact @ inner.bias.double()
-    inner.weight.copy_(exact @ inner.weight.double())
-    inner.bias.copy_(bias)
+    exact, width = outer.weight.double(), outer.in_features
+    ending = outer.weight.new_zeros(outer.out_features, width + _CONSTANT + inner.in_features)
+    ending[:, :width] = outer.weight
+    ending[:, width] = outer.bias.double() + exact @ inner.bias.double()
+    ending[:, width + _CONSTANT :] = exact @ inner.weight.double()
+    layer.ending = ending  # type: ignore[assignment]
+    layer.ff.out, layer.proj_out = None, None  # type: ignore[assignment]
 
 
 def finish(denoiser: Denoiser, x: Tensor) -> Tensor:

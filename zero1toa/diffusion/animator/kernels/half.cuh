@@ -4,6 +4,12 @@
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+#if BFLOAT16
+constexpr unsigned short ONE = 0x3f80;
+#else
+constexpr unsigned short ONE = 0x3c00;
+#endif
+
 __device__ __forceinline__ float2 unpack(u32 pair) {
 #if BFLOAT16
   return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));

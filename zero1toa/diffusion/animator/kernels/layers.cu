@@ -97,11 +97,12 @@ extern "C" __global__ void group_normalise(const uint4* x, const uint4* more, co
 
 // ---- residual sum and layer normalisation of its rows --------------------------------------------------------------
 // LANES threads share a row of LANES * 40 channels. Left out where null: `change`, `constant`, which has one row for every
-// `period` rows, `sum`, and `places`, which are added to what is normed, by frame.
+// `period` rows, `sum`, and `places`, which are added to what is normed, by frame. Rows of `sum` lie `stride` times 8 channels
+// apart; where they are wider than what is summed, a one and seven zeros follow.
 
 template <int LANES>
-__device__ __forceinline__ void add_and_normalise(const uint4* x, const uint4* change, const uint4* constant, uint4* sum, uint4* normed,
-                                                  const uint4* weight, const uint4* bias, const uint4* places,
+__device__ __forceinline__ void add_and_normalise(const uint4* x, const uint4* change, const uint4* constant, uint4* sum, int stride,
+                                                  uint4* normed, const uint4* weight, const uint4* bias, const uint4* places,
                                                   int rows, int period, float factor, int pixels, int frames,
                                                   float epsilon) {
   constexpr int PIECES = 5, VECTORS = LANES * PIECES;
@@ -131,10 +132,11 @@ __device__ __forceinline__ void add_and_normalise(const uint4* x, const uint4* c
   const u32 group = LANES == 32 ? 0xffffffffu : ((1u << LANES % 32) - 1) << (threadIdx.x % 32 / LANES * LANES);
 #pragma unroll
   for (int i = 0; i < PIECES; ++i) {
-    if (sum) sum[(long)row * VECTORS + lane + LANES * i] = pack8(values[i]);
+    if (sum) sum[(long)row * stride + lane + LANES * i] = pack8(values[i]);
 #pragma unroll
     for (int j = 0; j < 8; ++j) total += values[i][j];
   }
+  if (sum && stride > VECTORS && lane == 0) sum[(long)row * stride + VECTORS] = make_uint4(ONE, 0, 0, 0);
 #pragma unroll
   for (int step = LANES / 2; step; step /= 2) total += __shfl_xor_sync(group, total, step);
   const float mean = total / (8 * VECTORS);
@@ -162,19 +164,20 @@ __device__ __forceinline__ void add_and_normalise(const uint4* x, const uint4* c
 
 #define ADD_AND_NORMALISE(LANES)                                                                                     \
   extern "C" __global__ void add_and_normalise_##LANES(                                                              \
-      const uint4* x, const uint4* change, const uint4* constant, uint4* sum, uint4* normed, const uint4* weight, const uint4* bias,        \
-      const uint4* places, int rows, int period, float factor, int pixels, int frames, float epsilon) {              \
-    add_and_normalise<LANES>(x, change, constant, sum, normed, weight, bias, places, rows, period, factor, pixels, frames,     \
-                             epsilon);                                                                               \
+      const uint4* x, const uint4* change, const uint4* constant, uint4* sum, int stride, uint4* normed,             \
+      const uint4* weight, const uint4* bias, const uint4* places, int rows, int period, float factor, int pixels,   \
+      int frames, float epsilon) {                                                                                   \
+    add_and_normalise<LANES>(x, change, constant, sum, stride, normed, weight, bias, places, rows, period, factor,   \
+                             pixels, frames, epsilon);                                                               \
   }
 ADD_AND_NORMALISE(8)
 ADD_AND_NORMALISE(16)
 ADD_AND_NORMALISE(32)
 
 // ---- gate of a feed-forward layer ------------------------------------------------------------------------------------
-// Rows of values and gates side by side, `vectors` each, to values times GELU of gates.
+// Rows of values and gates side by side, `vectors` each, to values times GELU of gates, in rows `stride` vectors apart.
 
-extern "C" __global__ void gate(const uint4* x, uint4* out, int rows, int vectors, int per_block) {
+extern "C" __global__ void gate(const uint4* x, uint4* out, int stride, int rows, int vectors, int per_block) {
   const int last = min(rows, (int)(blockIdx.x + 1) * per_block);
 #pragma unroll 2
   for (int row = blockIdx.x * per_block; row < last; ++row) {
@@ -183,7 +186,7 @@ extern "C" __global__ void gate(const uint4* x, uint4* out, int rows, int vector
     unpack8(x[((long)row * 2 + 1) * vectors + threadIdx.x], gates);
 #pragma unroll
     for (int i = 0; i < 8; ++i) values[i] *= 0.5f * gates[i] * (1.f + erff(gates[i] * 0.70710678f));
-    out[(long)row * vectors + threadIdx.x] = pack8(values);
+    out[(long)row * stride + threadIdx.x] = pack8(values);
   }
 }
 

@@ -1,4 +1,4 @@
-"""The kernels of ``layers.cu`` and of attention, as functions of tensors.
+"""The kernels of this folder, as functions of tensors.
 
 All work on CUDA in half precision. Maps are ``[N, C, h, w]``, laid out channels last, tokens ``[N, n, C]``; both are
 the same rows of channels in memory.
@@ -79,41 +79,81 @@ def add_norm(
     factor: float = 1.0,
     places: Tensor | None = None,
     out: Tensor | None = None,
+    sums: Tensor | None = None,
 ) -> Tensor:
     """Add to tokens, and normalise each.
 
     Args:
-        tokens: changed in place where there is anything to add; width one of :data:`TOKEN_WIDTHS`.
+        tokens: changed in place where there is anything to add and no ``sums``; width one of :data:`TOKEN_WIDTHS`.
         norm: gains and offsets.
         change: added to the tokens, times ``factor``.
         constant: ``[B, 1, C]``, each added to all tokens of N / B entries.
         factor: of ``change``.
         places: positions of frames ``[T, C]``, added to what is normed.
         out: where to put it.
+        sums: where to put the sums, rows ``[N, n, C + 8 or more]``: a one and seven zeros follow them.
 
     Returns:
         The normed tokens.
     """
     entries, pixels, channels = tokens.shape
     out = torch.empty_like(tokens) if out is None else out
+    if sums is None and not (change is None and constant is None):
+        sums = tokens
     lanes, rows = _WIDTHS[channels], entries * pixels
     period = rows if constant is None else rows // len(constant)
     _layers(f"add_and_normalise_{lanes}", tokens)(
         (math.ceil(rows * lanes / _THREADS), 1), (_THREADS, 1), tokens, change, constant,
-        None if change is None and constant is None else tokens, out, norm.weight, norm.bias, places, rows, period,
+        sums, 0 if sums is None else sums.stride(1) // _VECTOR, out, norm.weight, norm.bias, places, rows, period,
         factor, pixels, 1 if places is None else len(places), norm.eps,
     )  # fmt: skip
     return out
 
 
-def gate(x: Tensor) -> Tensor:
-    """Values and gates side by side ``[..., 2 D]`` to values times GELU of gates ``[..., D]``."""
+def gate(x: Tensor, out: Tensor) -> None:
+    """Values times GELU of gates.
+
+    Args:
+        x: values and gates side by side ``[N, n, 2 D]``.
+        out: where to put it ``[N, n, D]``, perhaps a part of wider rows.
+    """
     width = x.shape[-1] // 2
-    out = x.new_empty(*x.shape[:-1], width)
-    rows = out.numel() // width
-    share = 4
-    _layers("gate", x)((math.ceil(rows / share), 1), (width // _VECTOR, 1), x, out, rows, width // _VECTOR, share)
-    return out
+    rows, share = out.numel() // width, 4
+    _layers("gate", x)(
+        (math.ceil(rows / share), 1), (width // _VECTOR, 1), x, out, out.stride(1) // _VECTOR, rows, width // _VECTOR,
+        share,
+    )  # fmt: skip
+
+
+_PRODUCT_WIDTH, _PRODUCT_ROWS, _PRODUCT_OUTPUTS, _PRODUCT_THREADS = 320, 64, 128, 384
+
+PRODUCT = {"WIDTH": _PRODUCT_WIDTH, "SHARED": 222_320}
+"""Constants of ``gated_product.cu``: the width of the tokens, and bytes of shared memory that a block uses."""
+
+
+def takes_gated_product(x: Tensor, layer: nn.Linear) -> bool:
+    """Whether :func:`gated_product` computes this: a width and a number of tokens that it is made for, on Hopper."""
+    return (
+        x.shape[-1] == _PRODUCT_WIDTH
+        and x.shape[0] * x.shape[1] % _PRODUCT_ROWS == 0
+        and layer.out_features % (2 * _PRODUCT_OUTPUTS) == 0
+        and torch.cuda.get_device_capability(x.device)[0] == 9
+    )
+
+
+def gated_product(x: Tensor, layer: nn.Linear, out: Tensor) -> None:
+    """:func:`gate` of a layer's output, which is not written to memory.
+
+    Args:
+        x: tokens ``[N, n, 320]``.
+        layer: gives values and gates ``[N, n, 2 D]``.
+        out: where to put it ``[N, n, D]``, perhaps a part of wider rows.
+    """
+    outputs, rows = out.shape[-1], out.shape[0] * out.shape[1]
+    columns = outputs // _PRODUCT_OUTPUTS
+    blocks = torch.cuda.get_device_properties(x.device).multi_processor_count // columns * columns
+    multiply = kernel("gated_product.cu", "gated_product", x.dtype, x.device.index, PRODUCT["SHARED"], **PRODUCT)
+    multiply((blocks, 1), (_PRODUCT_THREADS, 1), x, layer.weight, layer.bias, out, rows, outputs, out.stride(1))
 
 
 def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -171,9 +211,10 @@ def interleave(x: Tensor, shift: Tensor) -> Tensor:
     return out
 
 
-_SPATIAL_WIDTH, _SPATIAL_TILE, _SPATIAL_ROWS, _SPATIAL_THREADS = 40, 128, 192, 512
+_SPATIAL_WIDTH, _SPATIAL_TILE, _SPATIAL_ROWS = 40, 64, 256
+_SPATIAL_THREADS, _ARRANGING_THREADS = 640, 640
 
-SPATIAL_SHARED = 180_352
+SPATIAL_SHARED = 196_864
 """Bytes of shared memory that a block of :func:`spatial_attention` uses."""
 
 
@@ -202,15 +243,28 @@ def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, s
     """
     pictures, tokens, channels = qkv.shape
     out = qkv.new_empty(pictures, tokens, channels // 3)
+    _, own_keys, own_values = qkv.chunk(3, -1)
+    own, others, more, clips = _arrange(own_keys, own_values, heads), None, 0, 1
     if keys is not None and values is not None:
-        keys, values = keys.contiguous(), values.contiguous()
-    clips, others = (1, 0) if keys is None else keys.shape[:2]
-    attend = kernel(
-        "spatial_attention.cu", "attend", qkv.dtype, qkv.device.index, SPATIAL_SHARED, SHARED=SPATIAL_SHARED
-    )
+        others, (clips, more) = _arrange(keys.contiguous(), values.contiguous(), heads), keys.shape[:2]
     factor = math.log2(math.e) / math.sqrt(_SPATIAL_WIDTH)
-    attend(
-        (math.ceil(tokens / _SPATIAL_ROWS), pictures * heads), (_SPATIAL_THREADS, 1), qkv, keys, values, out, tokens,
-        others, heads, 0 if keys is None else split, max(1, split // clips), factor,
+    _spatial("attend", qkv, SPATIAL_SHARED)(
+        (math.ceil(tokens / _SPATIAL_ROWS), pictures * heads), (_SPATIAL_THREADS, 1), qkv, own, others, out, tokens,
+        more, heads, 0 if others is None else split, max(1, split // clips), factor,
     )  # fmt: skip
     return out
+
+
+def _arrange(keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Keys and values ``[N, m, heads * 40]``, each perhaps a part of wider rows, as the tiles that attention reads."""
+    pictures, tokens, channels = keys.shape
+    tiles = keys.new_empty(pictures, tokens, 2 * channels)
+    _spatial("arrange", keys)(
+        (tokens // _SPATIAL_TILE, pictures), (_ARRANGING_THREADS, 1), keys, values, tiles, tokens, heads,
+        keys.stride(1) // _VECTOR,
+    )  # fmt: skip
+    return tiles
+
+
+def _spatial(name: str, like: Tensor, shared: int = 0) -> Kernel:
+    return kernel("spatial_attention.cu", name, like.dtype, like.device.index, shared, SHARED=SPATIAL_SHARED)
