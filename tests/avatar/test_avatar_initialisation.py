@@ -9,7 +9,7 @@ import torch
 from sphere_head import SphereHead
 
 from zero1toa.avatar import quaternion
-from zero1toa.avatar.initialisation import COUNTS, initialise, lattice
+from zero1toa.avatar.initialisation import COUNTS, SPREAD, initialise, lattice
 from zero1toa.avatar.rigging import triangle_frames
 from zero1toa.config import AvatarConfig
 from zero1toa.errors import ConfigError
@@ -24,6 +24,22 @@ def test_lattice_is_interior_symmetric_and_balanced(order: int) -> None:
     torch.testing.assert_close(points.mean(0), torch.full((3,), 1 / 3))
     rotated = {tuple(round(v, 5) for v in p) for p in points.roll(1, -1).tolist()}
     assert rotated == {tuple(round(v, 5) for v in p) for p in points.tolist()}
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
+def test_a_plane_of_equilateral_triangles_lets_little_through(order: int) -> None:
+    """What passes all Gaussians around random points of a triangle, multiplied one by one in double precision."""
+    corners = torch.tensor([[0, 0], [1, 0], [0.5, math.sqrt(0.75)]], dtype=torch.float64)
+    upright = lattice(order).double() @ corners
+    pair = torch.cat([upright, corners[1] + corners[2] - upright])
+    steps = torch.cartesian_prod(torch.arange(-3, 4), torch.arange(-3, 4)).double() @ corners[1:]
+    everywhere = (pair[:, None] + steps).flatten(0, 1)
+    weights = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log()
+    seen = weights / weights.sum(1, keepdim=True) @ corners
+    deviation = SPREAD / math.sqrt(order * (order + 1))
+    cover = torch.exp(-(torch.cdist(seen, everywhere) ** 2) / (2 * deviation**2))
+    passing = (1 - 0.95 * cover).prod(1)
+    assert passing.max() < (0.055 if order == 1 else 0.045)
 
 
 @pytest.mark.parametrize("count", COUNTS)

@@ -60,6 +60,18 @@ def test_a_collar_of_the_hairs_colour_is_no_loose_hair() -> None:
     assert alpha[torch.from_numpy(collar)].mean() < 0.2
 
 
+def test_the_dark_rim_of_a_bare_head_is_no_loose_hair() -> None:
+    """What a photo's sharpening draws around a head; with a cap of hair the same rim is taken for strands."""
+    head = SphereHead(rows=28, columns=40)
+    x, y = plane()
+    rim = ((x / 0.081) ** 2 + (y / 0.101) ** 2 <= 1) & ~skull()
+    alpha = np.where(skull(), 1.0, np.where(rim, 0.4, 0.0))
+    _, _, bare = _seen(head, portrait(head, alpha, skin=skull()))
+    _, _, haired = _seen(head, portrait(head, alpha, skin=skull() & (y < 0.05)))
+    _, _, without = _seen(head, portrait(head, skull().astype(float), skin=skull()))
+    assert bare == without < haired
+
+
 def test_opacities_of_a_mass_and_of_a_strand_cover_as_the_matte_wants() -> None:
     matte = np.zeros((48, 48))
     matte[8:24, 8:24] = 0.7

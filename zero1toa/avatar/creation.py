@@ -11,7 +11,7 @@ from zero1toa.avatar.gaussians import GaussianAvatar
 from zero1toa.avatar.hair import fit_hair
 from zero1toa.avatar.initialisation import initialise
 from zero1toa.avatar.landmark_offset import lay_on_landmarks
-from zero1toa.avatar.loose_hair import add_loose_hair
+from zero1toa.avatar.loose_hair import add_loose_hair, is_bare
 from zero1toa.avatar.neck import fade_neck
 from zero1toa.avatar.portrait_teeth import lay_teeth
 from zero1toa.avatar.projection import project_portrait
@@ -43,7 +43,7 @@ class NewAvatar:
 
 
 @torch.no_grad()
-def fit_params(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> tuple[HeadParams, tuple[str, ...]]:
+def fit_params(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> tuple[HeadParams, float, tuple[str, ...]]:
     """The portrait's head as its avatar has it: laid on the landmarks, the scalp lifted to the matte's outline.
 
     Args:
@@ -52,18 +52,19 @@ def fit_params(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> tup
         config: which additions to the paper are on.
 
     Returns:
-        The parameters on the CPU, and what was assumed, one line each.
+        The parameters on the CPU, how far the scalp is lifted on average (metres; 0 where it is not), and what was
+        assumed, one line each.
     """
-    params = portrait.params.to("cpu")
+    params, lift = portrait.params.to("cpu"), 0.0
     notes: list[str] = []
     if config.landmark_offset:
         params = lay_on_landmarks(head.to("cpu"), dataclasses.replace(portrait, params=params))
         params = lay_teeth(head.to("cpu"), dataclasses.replace(portrait, params=params))
     if config.hair_volume:
         volume = fit_hair(head.to("cpu"), dataclasses.replace(portrait, params=params))
-        params = volume.params
+        params, lift = volume.params, volume.thickness
         notes.append(f"hair: the scalp is lifted by {1000 * volume.thickness:.0f} mm on average to the matte's outline")
-    return params, tuple(notes)
+    return params, lift, tuple(notes)
 
 
 @torch.no_grad()
@@ -79,7 +80,7 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
         config: counts, opacities, and which additions to the paper are on.
     """
     device = head.faces.device
-    params, notes = fit_params(head, portrait, config)
+    params, lift, notes = fit_params(head, portrait, config)
     params = params.to(device)
     neutral = head.neutral().to(device)
     rest = head.vertices(neutral.replace(shape=params.shape, offset=params.offset))
@@ -95,7 +96,7 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
         seen, margin = project_portrait(avatar, head, rest, posed, image, viewmat, K)
         seen, kept = seen * margin, kept | (margin < 0.9)
         fade_neck(avatar, head, rest, posed, image[..., 3], viewmat, K)
-        if config.hair_volume:
+        if config.hair_volume and not is_bare(avatar, head, lift):
             avatar = add_loose_hair(avatar, head, posed, image, viewmat, K)
             loose = len(avatar) - len(seen)
             seen = torch.cat([seen, seen.new_zeros(loose)])

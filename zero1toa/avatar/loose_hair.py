@@ -42,6 +42,24 @@ DEPTHS = (0.0015, 0.25)
 LIKE_HAIR = 0.25
 """Difference from the hair's mean colour (norm of sRGB) up to which a pixel beside face and neck is taken for hair."""
 
+BARE = 0.1
+"""Difference between the scalp's and the face's mean colours (norm of sRGB) up to which a scalp may be bare."""
+
+
+@torch.no_grad()
+def is_bare(avatar: GaussianAvatar, head: HeadModel, lift: float) -> bool:
+    """Whether a head has no hair: a scalp in the skin's colour, which the matte's outline has not lifted.
+
+    What a matte has beyond a bare head is the rim of the photo's own sharpening, which stands as specks from the side.
+
+    Args:
+        avatar: coloured avatar without loose hair.
+        head: its head model.
+        lift: how far the scalp was lifted on average, metres.
+    """
+    scalp, face = (avatar.colors[head.regions[name][avatar.binding]].mean(0) for name in ("scalp", "face"))
+    return lift <= 0 and float((scalp - face).norm()) < BARE
+
 
 @torch.no_grad()
 def add_loose_hair(

@@ -63,7 +63,7 @@ class AvatarClips:
         if finished:
             params = read_bundle(folder.bundle, head).params
         else:
-            params, _ = fit_params(head, portrait, config.avatar)
+            params, *_ = fit_params(head, portrait, config.avatar)
         self.portrait = ExportedPortrait(
             avatar=identity.avatar,
             portrait=dataclasses.replace(portrait, params=params),
