@@ -152,7 +152,7 @@ def request(avatar: str, number: int) -> RefineRequest:
 
 def store_alone(folder: Path, commits: int) -> float:
     """Commits a second of a store in this process."""
-    store = SymGENStore(Storage(folder / "alone"), "alone")
+    store = SymGENStore(Storage(folder), "alone")
     made = [request(store.avatar, number) for number in range(32)]
 
     def client(_: int) -> None:
@@ -260,6 +260,23 @@ def _share(rate: float, empty: float) -> str:
     return f"{rate / empty:.2f} of {empty:.0f}/s for the same calls to an actor that does nothing"
 
 
+def measure_store(where: Path | None) -> None:
+    """Print the store's rates. What they wrote is deleted when all are done.
+
+    ext4 gives the inode of a deleted file to no other one for minutes, and looks for others one by one: after thousands
+    of deletions that is a quarter of the store's time.
+    """
+    with tempfile.TemporaryDirectory(dir=where) as name:
+        folder = Path(name)
+        alone = store_alone(folder / "alone", COMMITS)
+        print(f"store, in one process           {alone:8.0f} commits/s   goal 300", flush=True)
+        empty = mebibytes_handed_over(COMMITS)
+        for kills in (0, KILLS):
+            rate, lost = store_commits(folder / f"kills-{kills}", COMMITS, kills)
+            told = f"{lost} lost   goal 0" if kills else _share(rate, empty)
+            print(f"store, {COMMITS} commits, {kills} kills     {rate:8.0f} commits/s, {told}", flush=True)
+
+
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -273,15 +290,7 @@ def main() -> None:
             empty, rate = three_empty_calls(CYCLES), dispatcher_on_ray(CYCLES)
             print(f"dispatcher, through Ray         {rate:8.0f} cycles/s, {_share(rate, empty)}   goal 500", flush=True)
         if "store" in options.parts:
-            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                alone = store_alone(Path(folder), COMMITS)
-            print(f"store, in one process           {alone:8.0f} commits/s   goal 300", flush=True)
-            empty = mebibytes_handed_over(COMMITS)
-            for kills in (0, KILLS):
-                with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                    rate, lost = store_commits(Path(folder), COMMITS, kills)
-                told = f"{lost} lost   goal 0" if kills else _share(rate, empty)
-                print(f"store, {COMMITS} commits, {kills} kills     {rate:8.0f} commits/s, {told}", flush=True)
+            measure_store(options.folder)
         if "busy" in options.parts:
             busy, refining, rate = rehearsed(8, 12)
             print(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -71,9 +72,9 @@ class Storage:
         self.url = f"{self._base}/{folder}" if folder else self._base
         self.local = Path(self.url) if is_local else None
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str, str]]:
-        """Pickle the URL; the connection is made again where it arrives."""
-        return Storage, (self._base, self._folder)
+    def __reduce__(self) -> tuple[Callable[[str, str], Storage], tuple[str, str]]:
+        """Pickle the URL; the connection is made again where it arrives, once a process."""
+        return _reopened, (self._base, self._folder)
 
     def __eq__(self, other: object) -> bool:
         """Whether both name the same folder."""
@@ -284,6 +285,16 @@ class Storage:
             raise FileNotFoundError(self.locate(name)) from error
         except Exception as error:
             raise StorageError(f"cannot reach {self.locate(name).rstrip('/')}: {_reason(error)}") from error
+
+
+def _reopened(base: str, folder: str) -> Storage:
+    storage = _connected(base)
+    return storage / folder if folder else storage
+
+
+@functools.lru_cache
+def _connected(base: str) -> Storage:
+    return Storage(base)
 
 
 def _fill(file: BinaryIO, content: bytes | str | Callable[[BinaryIO], Any]) -> None:

@@ -267,6 +267,32 @@ def test_the_load_tells_how_much_of_their_time_workers_work():
     asyncio.run(scenario())
 
 
+def test_a_worker_that_asks_before_it_is_free_does_not_rest_meanwhile():
+    async def scenario():
+        clock = Clock()
+        dispatcher = Dispatcher(clock=clock)
+        await submit(dispatcher, order("a", "ada"), order("b", "bob"))
+        await take(dispatcher, "w1")
+        clock.now += 9
+        ahead = await dispatcher.next("w1", [order("a", "ada").request_id], 0, 1)  # at 9, free at 10
+        assert ahead.orders == (order("b", "bob"),)
+        clock.now += 1
+        await dispatcher.done("ada", receipt(order("a", "ada")))
+        clock.now += 9
+        waiting = asyncio.create_task(dispatcher.next("w1", [order("b", "bob").request_id], 60, 1))  # at 19
+        await asyncio.sleep(0)
+        clock.now += 5  # free since 20
+        load = await dispatcher.load()
+        assert (load.worked, load.present) == (20, 24)
+        await submit(dispatcher, order("c", "cleo"))
+        assert (await waiting).orders == (order("c", "cleo"),)
+        clock.now += 6
+        load = await dispatcher.load()
+        assert (load.worked, load.present) == (26, 30)
+
+    asyncio.run(scenario())
+
+
 def gpus(placement):
     return placement.refinement["num_gpus"], placement.reconstruction["num_gpus"]
 

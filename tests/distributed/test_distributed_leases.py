@@ -62,6 +62,29 @@ def test_a_worker_that_missed_the_answer_gets_the_same_request():
     assert queue.waiting == 1
 
 
+def test_what_was_given_ahead_and_not_begun_was_no_attempt():
+    queue = LeaseQueue(10, max_attempts=1)
+    queue.submit("a", "ada", 1)
+    queue.submit("b", "bob", 2)
+    queue.take("w1", 0)
+    assert queue.take("w1", 1, holding=["a"], ahead=True).request_id == "b"
+    assert [lease.request_id for lease in queue.release("w1", "died")] == ["a"]
+    again = queue.take("w2", 2)
+    assert (again.request_id, again.attempts, again.reasons) == ("b", 1, [])
+    queue.submit("c", "cleo", 3)
+    assert queue.take("w2", 3, holding=["b"], ahead=True).request_id == "c"
+    queue.done("b")
+    assert queue.take("w2", 4, holding=["c"], ahead=True) is None  # it asks for more: it works on c
+    assert [lease.request_id for lease in queue.expire(20)] == ["c"]
+
+
+def test_a_request_given_ahead_that_cannot_be_fetched_was_an_attempt():
+    queue = LeaseQueue(10, max_attempts=1)
+    queue.submit("a", "ada", 1)
+    queue.take("w1", 0, ahead=True)
+    assert queue.fail("a", "w1", "its pictures are damaged").reasons == ["its pictures are damaged"]
+
+
 def test_lease_length_follows_the_slowest_service():
     assert lease_length([1.0, 2.0]) == FIRST_LEASE
     assert lease_length([1.0, 2.0, 3.0]) == SHORTEST_LEASE
@@ -87,9 +110,9 @@ class Machine(RuleBasedStateMachine):
             self.queue.submit(name, "ada", number)
             self.open.add(name)
 
-    @rule(worker=st.sampled_from(["w1", "w2"]))
-    def take(self, worker):
-        lease = self.queue.take(worker, self.now)
+    @rule(worker=st.sampled_from(["w1", "w2"]), ahead=st.booleans())
+    def take(self, worker, ahead):
+        lease = self.queue.take(worker, self.now, ahead=ahead)
         if lease is not None:
             assert lease.attempts <= 3
             assert lease.worker == worker

@@ -11,7 +11,7 @@ from processes import workers
 
 from zero1toa.config import Config
 from zero1toa.distributed.dispatcher import Dispatcher
-from zero1toa.distributed.records import DatasetRef, Refined
+from zero1toa.distributed.records import DatasetRef, Order, Refined
 from zero1toa.distributed.refinement import RefinementActor
 from zero1toa.distributed.refinery import RayRefinery
 from zero1toa.distributed.rehearsal import Rehearsal, SleepingTrainer, rehearse, simulated
@@ -108,6 +108,47 @@ def test_a_request_that_nobody_can_serve_fails_its_avatar_and_no_other(tmp_path)
     assert str(error.value).startswith("spatial/clip-02")  # the third update
     (cursed,) = {request for request in served if served.count(request) > 1}
     assert served.count(cursed) == 3
+    for actor in (dispatcher, *stores):
+        ray.kill(actor)
+
+
+def test_the_next_request_is_fetched_before_a_refinement_ends(tmp_path):
+    import ray
+
+    dispatcher = ray.remote(Dispatcher).options(num_cpus=0).remote()
+    stores = start_stores("sleep", 3, {"num_cpus": 0})
+    leased, late = [], threading.Event()
+
+    def refine(requests, reference):
+        (request,) = requests
+        late.wait(0.2)  # nobody sets it: that is how long a refinement takes here
+        if request.avatar == "cleo":  # the third of the first round: until its worker has two requests in hand
+            for _ in range(100):
+                leased.append(ray.get(dispatcher.load.remote()).leased)
+                if leased[-1] == 2:
+                    break
+                late.wait(0.1)
+        return [request.frames], {"denoise": 0.0}
+
+    worker = RefinementActor("w", Config(), dispatcher, stores, 1)
+    requests = []
+    for name in ("ada", "bob", "cleo", "dana"):
+        dataset = DatasetRef(name, Storage(tmp_path / name), StalenessPolicy(1))
+        frames, track = (
+            np.zeros((1, 8, 8, 3), np.uint8),
+            LandmarkTrack(np.zeros((1, 478, 2), np.float32), *np.ones((2, 1), bool)),
+        )
+        requests.append(RefineRequest(name, SampleKey("spatial", "clip"), 0, 0, 0, frames, track, 1, "sleep", 0))
+        payload = (ray.put(requests[-1]),)
+        order = Order(requests[-1].request_id, dataset, frames.shape, payload)
+        ray.get(dispatcher.ask.remote(name, [order], [order.request_id], 0))
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(worker.serve, refine)
+        answers = [ray.get(dispatcher.ask.remote(r.avatar, [], [r.request_id], 60))[0] for r in requests]
+        ray.get(dispatcher.close.remote())
+        assert serving.result(60) == 4
+    assert [answer.status for (answer,) in answers] == ["committed"] * 4
+    assert leased[-1] == 2
     for actor in (dispatcher, *stores):
         ray.kill(actor)
 

@@ -75,21 +75,22 @@ class Dispatcher:
                 return found, lost
             await self._sleepers.sleep(avatar, self._until(left))
 
-    async def next(self, worker: str, holding: Collection[str], patience: float) -> Turn:
+    async def next(self, worker: str, holding: Collection[str], patience: float, early: float = 0.0) -> Turn:
         """Work for ``worker``, waiting up to ``patience`` seconds for some.
 
         Args:
             worker: who asks.
-            holding: requests that it is about to commit; they stay leased to it.
+            holding: requests that it refines or is about to commit; they stay leased to it.
             patience: seconds.
+            early: seconds that it expects to be busy yet; it asks before it is free, to be given work in time.
         """
         end = time.monotonic() + patience
-        self._attendance.rests(worker, self._clock())
+        self._attendance.rests(worker, self._clock() + early)
         try:
             # A worker that died while it waited must not be given what comes in after its death.
             while not self._closed and worker not in self._gone:
                 self._expire()
-                orders = self._take(worker, holding)
+                orders = self._take(worker, holding, ahead=early > 0)
                 if orders:
                     return Turn("work", orders)
                 left = end - time.monotonic()
@@ -166,8 +167,8 @@ class Dispatcher:
         self._answers.setdefault(avatar, {})[answer.request_id] = answer
         self._sleepers.wake(avatar)
 
-    def _take(self, worker: str, holding: Collection[str]) -> tuple[Order, ...]:
-        lease = self._queue.take(worker, self._clock(), holding)
+    def _take(self, worker: str, holding: Collection[str], *, ahead: bool) -> tuple[Order, ...]:
+        lease = self._queue.take(worker, self._clock(), holding, ahead=ahead)
         if lease is None:
             return ()
         count = together(self._queue.waiting + 1, self._attendance.present, self._micro_batch)
@@ -211,12 +212,14 @@ class _Attendance:
         """Whether a worker waits for work; one that has never asked for any does not."""
         return worker in self._since and not self._since[worker][0]
 
-    def rests(self, worker: str, now: float) -> None:
-        self._change(worker, False, now)
+    def rests(self, worker: str, since: float) -> None:
+        """Begin a rest, now or when the worker expects to be free."""
+        self._change(worker, False, since)
 
     def works(self, worker: str, now: float) -> None:
+        """End a rest; nothing changes for a worker that was not free yet."""
         if worker in self._since:
-            self._change(worker, True, now)
+            self._change(worker, True, max(now, self._since[worker][1]))
 
     def leaves(self, worker: str, now: float) -> None:
         self._change(worker, False, now)

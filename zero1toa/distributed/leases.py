@@ -62,6 +62,7 @@ class Lease(Generic[T]):
         worker: worker that holds it, or None while it is queued.
         taken: time at which the holder took it.
         deadline: time at which the holder is taken for dead.
+        ahead: whether the holder was given it while it was still busy, and has not asked for more since.
         reasons: why earlier attempts failed, one line each.
     """
 
@@ -72,6 +73,7 @@ class Lease(Generic[T]):
     worker: str | None = None
     taken: float = 0.0
     deadline: float = 0.0
+    ahead: bool = False
     reasons: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -103,7 +105,7 @@ class LeaseQueue(Generic[T]):
         self._queue[request_id] = Lease(request_id, avatar, payload)
         return True
 
-    def take(self, worker: str, now: float, holding: Collection[str] = ()) -> Lease[T] | None:
+    def take(self, worker: str, now: float, holding: Collection[str] = (), *, ahead: bool = False) -> Lease[T] | None:
         """Hand the oldest request to ``worker`` until ``now + lease_seconds``, or None if nothing waits.
 
         Args:
@@ -111,12 +113,16 @@ class LeaseQueue(Generic[T]):
             now: seconds.
             holding: ids of the requests that the worker still has in its hands. A request that is leased to it and not
                 among them was lost on the way to it; it gets that one again.
+            ahead: whether it is still busy with what it holds.
         """
-        for lease in self._leased.values():
-            if lease.worker == worker and lease.request_id not in holding:
+        held = [lease for lease in self._leased.values() if lease.worker == worker]
+        for lease in held:
+            lease.ahead = False
+        for lease in held:
+            if lease.request_id not in holding:
                 lease.deadline = now + self.lease_seconds
                 return lease
-        return self._lease(next(iter(self._queue)), worker, now) if self._queue else None
+        return self._lease(next(iter(self._queue)), worker, now, ahead) if self._queue else None
 
     def take_alike(self, first: Lease[T], now: float, count: int, kind: Callable[[T], Hashable]) -> list[Lease[T]]:
         """Hand up to ``count`` more requests to the worker of ``first`` that can be served in one go with it.
@@ -130,11 +136,12 @@ class LeaseQueue(Generic[T]):
         wanted = kind(first.payload)
         alike = [r for r, lease in self._queue.items() if kind(lease.payload) == wanted][: max(count, 0)]
         assert first.worker is not None
-        return [self._lease(request_id, first.worker, now) for request_id in alike]
+        return [self._lease(request_id, first.worker, now, first.ahead) for request_id in alike]
 
-    def _lease(self, request_id: str, worker: str, now: float) -> Lease[T]:
+    def _lease(self, request_id: str, worker: str, now: float, ahead: bool) -> Lease[T]:
         lease = self._queue.pop(request_id)
         lease.attempts += 1
+        lease.ahead = ahead
         lease.worker = worker
         lease.taken = now
         lease.deadline = now + self.lease_seconds
@@ -163,13 +170,13 @@ class LeaseQueue(Generic[T]):
     def release(self, worker: str, reason: str) -> list[Lease[T]]:
         """Take everything back from a worker that died; returns the requests that are poisoned by this."""
         held = [lease for lease in self._leased.values() if lease.worker == worker]
-        return [lease for lease in (self._again(one, reason) for one in held) if lease is not None]
+        return self._take_back(held, lambda lease: reason)
 
     def expire(self, now: float) -> list[Lease[T]]:
         """Take back every lease whose deadline has passed; returns the requests that are poisoned by this."""
         late = [lease for lease in self._leased.values() if lease.deadline <= now]
         reason = f"no answer within {self.lease_seconds:.0f} s"
-        return [lease for lease in (self._again(one, f"{one.worker}: {reason}") for one in late) if lease is not None]
+        return self._take_back(late, lambda lease: f"{lease.worker}: {reason}")
 
     def state(self, request_id: str) -> State:
         """Where a request is; ``unknown`` if never submitted, served, given up, or lost in a restart."""
@@ -205,13 +212,28 @@ class LeaseQueue(Generic[T]):
         """Number of requests that workers hold."""
         return len(self._leased)
 
+    def _take_back(self, leases: Sequence[Lease[T]], reason: Callable[[Lease[T]], str]) -> list[Lease[T]]:
+        poisoned = []
+        for lease in leases:
+            if lease.ahead:  # its holder had not begun with it: that was no attempt
+                lease.attempts -= 1
+                self._put_back(lease)
+            elif self._again(lease, reason(lease)) is not None:
+                poisoned.append(lease)
+        return poisoned
+
     def _again(self, lease: Lease[T], reason: str) -> Lease[T] | None:
-        del self._leased[lease.request_id]
         lease.reasons.append(reason)
+        if lease.attempts < self.max_attempts:
+            self._put_back(lease)
+            return None
+        del self._leased[lease.request_id]
         lease.worker = None
-        if lease.attempts >= self.max_attempts:
-            return lease
-        # To the front: an avatar at slack 0 stands still until this very request is answered.
+        return lease
+
+    def _put_back(self, lease: Lease[T]) -> None:
+        """To the front: an avatar at slack 0 stands still until this very request is answered."""
+        del self._leased[lease.request_id]
+        lease.worker = None
         self._queue[lease.request_id] = lease
         self._queue.move_to_end(lease.request_id, last=False)
-        return None

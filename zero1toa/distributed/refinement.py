@@ -1,14 +1,20 @@
 """A worker that pulls requests, refines them and commits the result. Ray runs this class as an actor.
 
-While one clip is being committed, which is writing to a disk or a network, the next one is refined already.
+While one clip is being committed, which is writing to a disk or a network, the next one is refined already; and shortly
+before a refinement ends, the next request is fetched.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +26,10 @@ from zero1toa.symgen.store import Reference
 from zero1toa.types import RefineRequest
 
 _PATIENCE = 5.0  # seconds of one question for work
+# How long before a refinement's end the next request is fetched: longer than two calls and a clip's way to this machine
+# take, and short, since another worker that becomes free in that time could have had it.
+_AHEAD = 0.05  # seconds
+_AHEAD_SHARE = 0.1  # and no more than this share of a refinement
 _LOG = logging.getLogger(__name__)
 
 Refine = Callable[
@@ -78,53 +88,79 @@ class RefinementActor:
         Raises:
             UserError: if the dataset cannot be written: no worker could do better.
         """
-        with ThreadPoolExecutor(1) as committer:
-            return self._work(refine, committer)
+        with ThreadPoolExecutor(1) as committer, ThreadPoolExecutor(1) as fetcher:
+            return self._work(refine, committer, fetcher)
 
-    def _work(self, refine: Refine, committer: ThreadPoolExecutor) -> int:
+    def _work(self, refine: Refine, committer: ThreadPoolExecutor, fetcher: ThreadPoolExecutor) -> int:
         import ray
 
-        served = 0
+        served, pace = 0, _Pace()
+        work = self._fetch(())
         while True:
-            turn = ray.get(self._dispatcher.next.remote(self._worker, tuple(self._commits), _PATIENCE))
-            self._settle(wait=turn.kind == "closed")
-            if turn.kind == "closed":
+            self._settle(wait=work.kind == "closed")
+            if work.kind == "closed":
                 return served
-            if turn.kind == "idle":
+            if not work.requests:
+                work = self._fetch(tuple(self._commits))
                 continue
+            holding = (*self._commits, *(order.request_id for order, _ in work.requests))
+            ended = threading.Event()
+            ahead = fetcher.submit(self._fetch_ahead, holding, pace.expected(len(work.requests)), ended)
             try:
-                served += self._serve(refine, turn.orders, committer)
+                with pace.timed(len(work.requests)):
+                    served += self._serve(refine, work.requests, committer)
             except (UserError, ray.exceptions.RayActorError):
                 raise
             except Exception as error:  # whatever it was, another attempt or another worker may succeed
-                for order in turn.orders:
+                for order, _ in work.requests:
                     self._report(order, error)
+            finally:
+                ended.set()
+            work = ahead.result() or self._fetch(tuple(self._commits))
 
-    def _serve(self, refine: Refine, orders: Sequence[Order], committer: ThreadPoolExecutor) -> int:
-        """Refine what was not committed before, in one go, and hand it on to be committed."""
+    def _fetch_ahead(self, holding: Sequence[str], expected: float, ended: threading.Event) -> _Work | None:
+        """The next work, fetched shortly before the present one is expected to end; None if that ends before."""
+        early = min(_AHEAD, _AHEAD_SHARE * expected)
+        return None if ended.wait(expected - early) else self._fetch(holding, early)
+
+    def _fetch(self, holding: Sequence[str], early: float = 0.0) -> _Work:
+        """Ask for work, and bring it here; what was committed before is answered at once and left out.
+
+        Args:
+            holding: requests that are being refined or committed.
+            early: seconds that the refinement in work is expected to go on.
+        """
         import ray
 
+        turn = ray.get(self._dispatcher.next.remote(self._worker, tuple(holding), _PATIENCE, early))
         fresh: list[tuple[Order, RefineRequest]] = []
-        for order in orders:
-            # Asked while the pictures are on their way; a committed request comes again when its answer was lost.
-            known = self._store(order.dataset).find.remote(order.dataset, order.request_id)
-            request = self._receive(order)
-            receipt = ray.get(known)
+        for order in turn.orders:
+            try:
+                # Asked while the pictures are on their way; a committed request comes again when its answer was lost.
+                known = self._store(order.dataset).find.remote(order.dataset, order.request_id)
+                request = self._receive(order)
+                receipt = ray.get(known)
+            except (UserError, ray.exceptions.RayActorError):
+                raise
+            except Exception as error:  # as for a refinement that fails
+                self._report(order, error)
+                continue
             if receipt is not None:
                 ray.get(self._dispatcher.done.remote(order.avatar, receipt))
             elif request is None:
                 ray.get(self._dispatcher.lost.remote(order.avatar, order.request_id, self._worker))
             else:
                 fresh.append((order, request))
-        if fresh:
-            datasets = {order.avatar: order.dataset for order, _ in fresh}
-            pictures, seconds = refine(
-                [request for _, request in fresh], lambda avatar: self._reference(datasets[avatar])
-            )
-            self._settle(wait=True)  # one commit at a time, so that memory stays bounded
-            for (order, request), frames in zip(fresh, pictures, strict=True):
-                self._commits[order.request_id] = committer.submit(self._commit, order, request, frames, seconds)
-        return len(fresh)
+        return _Work(turn.kind, tuple(fresh))
+
+    def _serve(self, refine: Refine, work: Sequence[tuple[Order, RefineRequest]], committer: ThreadPoolExecutor) -> int:
+        """Refine clips in one go, and hand them on to be committed; returns their number."""
+        datasets = {order.avatar: order.dataset for order, _ in work}
+        pictures, seconds = refine([request for _, request in work], lambda avatar: self._reference(datasets[avatar]))
+        self._settle(wait=True)  # one commit at a time, so that memory stays bounded
+        for (order, request), frames in zip(work, pictures, strict=True):
+            self._commits[order.request_id] = committer.submit(self._commit, order, request, frames, seconds)
+        return len(work)
 
     def _receive(self, order: Order) -> RefineRequest | None:
         """The request; None if it died with its avatar's process."""
@@ -172,3 +208,33 @@ class RefinementActor:
 
     def _store(self, dataset: DatasetRef) -> Any:
         return self._stores[dataset.writer]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What a worker was told to do.
+
+    Attributes:
+        kind: as of :class:`zero1toa.distributed.records.Turn`.
+        requests: what is to be refined in one go.
+    """
+
+    kind: Literal["work", "idle", "closed"]
+    requests: tuple[tuple[Order, RefineRequest], ...]
+
+
+class _Pace:
+    """How long a refinement takes, by the number of clips refined in one go: the shortest of the last few."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, deque[float]] = {}
+
+    def expected(self, clips: int) -> float:
+        """Seconds; for ever before the first, which may load and compile and tells nothing of the others."""
+        return min(self._seconds.get(clips, ()), default=threading.TIMEOUT_MAX)
+
+    @contextmanager
+    def timed(self, clips: int) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds.setdefault(clips, deque(maxlen=5)).append(time.perf_counter() - start)
