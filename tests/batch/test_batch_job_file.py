@@ -12,6 +12,7 @@ from zero1toa.batch.records import Row
 from zero1toa.config import Config, load, to_dict
 from zero1toa.errors import OutputError, StorageError
 from zero1toa.storage import Storage
+from zero1toa.symgen.identity import shaping_values
 
 _UNIQUE = itertools.count()
 
@@ -98,6 +99,20 @@ def test_a_portrait_without_an_avatar_may_be_given_other_values(storage: Storage
     open_job(storage, "faces", load())
     Ledger(storage).append(Row("ada", "failed", "broke", config=config_digest(load())))
     open_job(storage, "faces", load(), portraits=[("ada", load(["seed=3"]))])
+
+
+def test_a_portrait_in_work_is_not_given_other_values(storage: Storage):
+    base, own = load(), load(["seed=3"])
+    open_job(storage, "faces", base)
+    for name in ("ada", "bert"):
+        identity = {"avatar": name, "portrait": "0", "config": shaping_values(to_dict(own))}
+        storage.write(f"avatars/{name}/checkpoint/identity.json", json.dumps(identity))
+    storage.write("avatars/carla/portrait/portrait.npz", b"")  # prepared, and not begun
+    open_job(storage, "faces", base, portraits=[("ada", own), ("carla", base)])
+    with pytest.raises(OutputError, match=r"avatar of 'ada' .* begun .* \(seed was 3 and is 0\); .* --restart"):
+        open_job(storage, "faces", base, portraits=[("ada", base)])
+    Ledger(storage).append(Row("bert", "failed", "broke"))
+    open_job(storage, "faces", base, portraits=[("bert", base)])  # it may succeed with other values
 
 
 def test_restart_forgets_what_was_made_and_nothing_else(storage: Storage):

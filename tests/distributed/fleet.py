@@ -20,6 +20,7 @@ from zero1toa.batch.job_file import AVATARS
 from zero1toa.batch.ledger import Ledger
 from zero1toa.batch.records import Entry
 from zero1toa.config import Config
+from zero1toa.distributed.preparation import made_of
 from zero1toa.portrait.keeping import keep_portrait
 from zero1toa.storage import Storage
 from zero1toa.symgen.folder import RunFolder
@@ -49,7 +50,7 @@ def fleet(folder: Path, output: Storage, count: int, *overrides: str) -> list[tu
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.png"
         path.write_bytes(data)
-        keep_portrait(output / AVATARS / name, tiny_portrait(), hashlib.sha256(data).hexdigest())
+        keep_portrait(output / AVATARS / name, tiny_portrait(), made_of(hashlib.sha256(data).hexdigest(), config))
         entries.append((Entry(name, str(path)), config))
     return entries
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from zero1toa.distributed.dispatcher import Dispatcher
+from zero1toa.distributed.failures import no_refiner_lives
 from zero1toa.distributed.limits import share_threads
 from zero1toa.distributed.placement import plan
 from zero1toa.distributed.records import DatasetRef, Order
@@ -108,7 +109,8 @@ def test_a_dead_workers_request_goes_to_the_next_one_and_is_given_up_after_three
             if number == 1:
                 await dispatcher.fail(a.request_id, "w1", "w1: out of memory")
             else:
-                assert not await dispatcher.release(f"w{number}", f"w{number} died")
+                given_up = int(number == 2)
+                assert await dispatcher.release(f"w{number}", f"w{number} died") == (False, given_up)
         assert await take(dispatcher, "w3") == "idle"
         answers, lost = await dispatcher.ask("ada", [], [a.request_id], 0)
         assert answers == [Failure(a.request_id, "w0 died; w1: out of memory; w2 died")]
@@ -125,8 +127,8 @@ def test_a_worker_that_died_while_waiting_is_given_nothing():
         dispatcher, a = Dispatcher(), order("a")
         orphan = asyncio.create_task(take(dispatcher, "w1", 60))
         await asyncio.sleep(0)  # it waits now; its process dies, and nobody hears its answer
-        assert await dispatcher.release("w1", "w1 died")
-        assert not await dispatcher.release("w0", "w0 died")  # while it loaded its weights, say
+        assert await dispatcher.release("w1", "w1 died") == (True, 0)
+        assert await dispatcher.release("w0", "w0 died") == (False, 0)  # while it loaded its weights, say
         await submit(dispatcher, a)
         assert await orphan == "closed"
         assert await take(dispatcher, "w2") == [a]
@@ -289,8 +291,20 @@ def test_a_worker_that_asks_before_it_is_free_does_not_rest_meanwhile():
         clock.now += 6
         load = await dispatcher.load()
         assert (load.worked, load.present) == (26, 30)
+        held = [order("b", "bob").request_id, order("c", "cleo").request_id]
+        asking = asyncio.create_task(dispatcher.next("w1", held, 60, 1))
+        await asyncio.sleep(0)
+        assert await dispatcher.release("w1", "w1 died") == (False, 0)  # it was not free yet
+        assert (await asking).kind == "closed"
 
     asyncio.run(scenario())
+
+
+def test_a_few_clips_that_kill_their_refiners_do_not_end_the_job():
+    """Three deaths each give a clip up; one refiner may lose three clips in a row, and not die for ever."""
+    assert [no_refiner_lives(deaths, 1, deaths // 3) for deaths in (3, 5, 6, 8, 9, 11, 12)] == [False] * 6 + [True]
+    assert [no_refiner_lives(deaths, 1) for deaths in (5, 6)] == [False, True]  # whoever dies before it has work
+    assert [no_refiner_lives(deaths, 4, deaths // 3) for deaths in (20, 21)] == [False, True]
 
 
 def gpus(placement):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from zero1toa.batch.ledger import FOLDER, Ledger
@@ -16,6 +17,7 @@ from zero1toa.batch.tables import CSV, JSONL
 from zero1toa.config import Config, to_dict
 from zero1toa.errors import OutputError, StorageError
 from zero1toa.storage import Storage
+from zero1toa.symgen.folder import read_identity
 from zero1toa.symgen.identity import describe_changes, shaping_values
 
 FORMAT = 1
@@ -68,8 +70,8 @@ def open_job(
             hyphen, since ids of runs and of Ray's jobs are made of it.
         config: the batch's configuration; an output that was begun with other values is refused, except for values that
             do not shape avatars (device, tracking, distribution, the batch's own, how often to save).
-        portraits: ids with the configuration of each; a finished one whose avatar was made with other values is refused
-            in the same way.
+        portraits: ids with the configuration of each; one whose avatar was made with other values, or begun and has not
+            failed, is refused in the same way.
         restart: forget what earlier jobs made, and begin anew with this configuration.
 
     Raises:
@@ -94,7 +96,7 @@ def open_job(
                 f"{storage} was begun with another configuration ({changes}); use the same values to continue, choose "
                 "another output, or --restart to make every avatar anew"
             )
-        _check_finished(storage, portraits)
+        _check_values(storage, portraits)
     called = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "batch"
     job = Job(before.get("name", called), before.get("attempt", 0) + 1)
     about = {"format": FORMAT, "name": job.name, "attempt": job.attempt, "config": now}
@@ -115,19 +117,24 @@ def forget(storage: Storage) -> None:
         storage.delete(name)
 
 
-def _check_finished(storage: Storage, portraits: Iterable[tuple[str, Config]]) -> None:
-    """Refuse other values for a portrait whose avatar is made: they would be passed over in silence."""
+def _check_values(storage: Storage, portraits: Iterable[tuple[str, Config]]) -> None:
+    """Refuse other values for an avatar that is made or in work: they would be passed over, or fail it later."""
     rows = Ledger(storage).rows()
+    begun = set(storage.folders(AVATARS)).difference(rows)
     for key, config in portraits:
-        row = rows.get(key)
-        if row is None or row.state != "done" or row.config == config_digest(config):
-            continue
-        # Rows of earlier versions have the batch's digest, whatever the portrait's own values were.
-        if changes := _changes_since(storage, row, config):
+        row, changes = rows.get(key), ""
+        if key in begun:
+            with suppress(OutputError):  # prepared and not begun; or damaged, which is that portrait's own affair
+                identity = read_identity(storage / AVATARS / key)
+                changes = describe_changes(identity.config, shaping_values(to_dict(config)))
+        elif row is not None and row.state == "done" and row.config != config_digest(config):
+            # Rows of earlier versions have the batch's digest, whatever the portrait's own values were.
+            changes = _changes_since(storage, row, config)
+        if changes:
             raise OutputError(
-                f"the avatar of '{key}' in {storage} was made with another configuration ({changes}); give the "
-                "portrait the same values to continue, or another id to make it once more, or --restart to make every "
-                "avatar anew"
+                f"the avatar of '{key}' in {storage} was {'made' if row else 'begun'} with another configuration "
+                f"({changes}); give the portrait the same values to continue, or another id to make it once more, or "
+                "--restart to make every avatar anew"
             )
 
 

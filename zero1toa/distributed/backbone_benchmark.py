@@ -250,9 +250,11 @@ def _inspect(setting: Setting, ended: _Ended, output: Storage, say: Callable[[st
     import ray
 
     task = ray.remote(inspect_avatar).options(num_cpus=1, max_retries=1)
-    heads = {entry.id: config.head for entry, config in setting.entries}
+    configs = {entry.id: config for entry, config in setting.entries}
     asked = {
-        row.id: task.remote(output / setting.name / row.bundle, heads[row.id])
+        row.id: task.remote(
+            output / setting.name / row.bundle, configs[row.id].head, configs[row.id].distributed.weights
+        )
         for row in ended.rows
         if row.state == "done"
     }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zero1toa.batch.backbone_table import AvatarFigures
+from zero1toa.distributed.node import fetch_weights
 from zero1toa.errors import AssetError
 from zero1toa.storage import Storage
 
@@ -35,7 +36,7 @@ class Inspected:
     side: NDArray[np.uint8]
 
 
-def inspect_avatar(bundle: Storage, head_name: str) -> Inspected:
+def inspect_avatar(bundle: Storage, head_name: str, weights: str) -> Inspected:
     """Play an avatar and measure its control and its stability.
 
     On the CPU, wherever it was made, so that figures of different machines can be compared.
@@ -43,9 +44,11 @@ def inspect_avatar(bundle: Storage, head_name: str) -> Inspected:
     Args:
         bundle: its folder.
         head_name: name of its head model.
+        weights: ``distributed.weights``, where this machine finds the head model if it lacks it; or the empty string.
 
     Raises:
         BundleError: if the bundle cannot be read.
+        AssetError: if there is no such head model.
     """
     from zero1toa import media
     from zero1toa.avatar.bundle import read_bundle
@@ -55,6 +58,8 @@ def inspect_avatar(bundle: Storage, head_name: str) -> Inspected:
     from zero1toa.head.arkit import ARKIT_NAMES
     from zero1toa.head.registry import load_head
 
+    if weights:
+        fetch_weights(Storage(weights))
     head = load_head(head_name)
     player = AvatarPlayer(read_bundle(bundle, head), head)
     rest = np.zeros((1, len(ARKIT_NAMES)), np.float32)

@@ -37,6 +37,10 @@ _DRAIN_SECONDS = 5.0  # between questions for machines that are about to go; the
 class Work(Protocol):
     """Where avatars come from, and where they go."""
 
+    def survey(self, cpus: float) -> bool:
+        """Look at everything there is on the cluster's ``cpus``; returns whether there is anything to do."""
+        ...
+
     def placed(self, placement: Placement) -> None:
         """Learn what the actors hold of the machines, before any is begun."""
         ...

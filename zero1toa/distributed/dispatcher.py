@@ -120,18 +120,19 @@ class Dispatcher:
         self._queue.drop(request_id, worker)
         self._sleepers.wake(avatar)
 
-    async def release(self, worker: str, reason: str) -> bool:
+    async def release(self, worker: str, reason: str) -> tuple[bool, int]:
         """Take back what a worker that died or went home held, and give it nothing any more.
 
         Returns:
-            Whether it died while it only waited for work.
+            Whether it died while it only waited for work, and how many requests are given up with it.
         """
         self._gone.add(worker)
-        waited = self._attendance.waits(worker)
+        waited = self._attendance.waits(worker, self._clock())
         self._attendance.leaves(worker, self._clock())
-        self._give_up(self._queue.release(worker, reason))
+        given_up = self._queue.release(worker, reason)
+        self._give_up(given_up)
         self._sleepers.wake(_WORK)
-        return waited
+        return waited, len(given_up)
 
     async def retire(self, worker: str) -> None:
         """Send a worker home when it has served what it holds."""
@@ -208,9 +209,10 @@ class _Attendance:
         """Number of workers that are there."""
         return len(self._since)
 
-    def waits(self, worker: str) -> bool:
-        """Whether a worker waits for work; one that has never asked for any does not."""
-        return worker in self._since and not self._since[worker][0]
+    def waits(self, worker: str, now: float) -> bool:
+        """Whether a worker waits for work; one that has never asked for any, or is not free yet, does not."""
+        works, since = self._since.get(worker, (True, now))
+        return not works and since <= now
 
     def rests(self, worker: str, since: float) -> None:
         """Begin a rest, now or when the worker expects to be free."""

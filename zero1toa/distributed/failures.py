@@ -6,17 +6,23 @@ MAX_DEATHS = 3
 """Times in a row that a trainer, or the refiners, may die without any progress in between."""
 
 
-def no_refiner_lives(deaths: int, refiners: int) -> bool:
+MAX_CURSES = 3
+"""Clips in a row, with none refined in between, that may kill whoever serves them: more are no accident of a few."""
+
+
+def no_refiner_lives(deaths: int, refiners: int, given_up: int = 0) -> bool:
     """Whether so many deaths of refiners, with no clip refined in between, are too many for the job to go on.
 
     One clip may kill whoever serves it: its avatar is given up after as many deaths as a clip has attempts, and the
-    job goes on. So that many are allowed for the clip beside those of each refiner.
+    job goes on. So that many are allowed for the clip beside those of each refiner, and as many again for each clip
+    that was given up, up to :data:`MAX_CURSES`.
 
     Args:
         deaths: of refiners that had work, since the last clip was refined.
         refiners: their number.
+        given_up: clips that were given up by these deaths.
     """
-    return deaths >= MAX_DEATHS * (refiners + 1)
+    return deaths >= MAX_DEATHS * (refiners + 1 + min(given_up, MAX_CURSES - 1))
 
 
 def deaths() -> tuple[type[BaseException], ...]:

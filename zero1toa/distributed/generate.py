@@ -14,7 +14,7 @@ from zero1toa.distributed.limits import share_threads, thread_variables
 from zero1toa.distributed.placement import AVATARS_PER_REFINER, Placement, plan
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import Job, Load, Served
-from zero1toa.distributed.room import await_room
+from zero1toa.distributed.room import await_room, total_rooms
 from zero1toa.distributed.session import ray_session
 from zero1toa.storage import Storage
 from zero1toa.symgen.distillation.distillation import refuse_distribution
@@ -112,6 +112,10 @@ def run_on_ray(
     with ray_session(refiners + avatars + helpers, dashboard=dashboard, variables=thread_variables(threads)):
         import ray
 
+        # Before GPUs are asked for, where a CPU is at hand: what is wrong with a photo is known without them.
+        cpus = [room.cpus for room in total_rooms()]
+        if max(cpus, default=0.0) >= 1 and not work.survey(sum(cpus)):
+            return []
         placement = plan(
             device=config.device,
             gpus=ray.cluster_resources().get("GPU", 0.0),
@@ -132,6 +136,9 @@ class _Jobs:
         self._ready = deque((str(index), job) for index, job in enumerate(jobs))
         self._progress = progress
         self.outcomes: dict[str, GenerationResult | Exception] = {}
+
+    def survey(self, cpus: float) -> bool:
+        return self.more()
 
     def placed(self, placement: Placement) -> None:
         pass

@@ -32,6 +32,7 @@ from zero1toa.types import Portrait
 
 _CHUNK = 8  # photos that one task looks at
 _CHUNKS = 8  # tasks that look at photos at a time
+_TICK = 0.2  # seconds between looks at the tasks while nothing else is done
 _RETRIES = 3  # times that a task is repeated whose process or machine died
 _ATTEMPTS = "attempts.json"
 
@@ -118,6 +119,18 @@ class Portraits:
         self.iterations = 0
         self._ages: list[int] = []
         self.thumbnails: dict[str, bytes] = {}
+
+    def survey(self, cpus: float) -> bool:
+        """Look at all photos that are left, before machines are asked for; returns whether one is to be made."""
+        import ray
+
+        at_once = max(_CHUNKS, int(cpus / max(self._cpus, 1.0)))
+        while self._unseen or self._inspecting:
+            self._send_to_triage(at_once, len(self.doing))
+            ray.wait(list(self._inspecting)[:1], timeout=_TICK)
+            self._take_in_triage()
+            self._alive(None)
+        return bool(self._accepted)
 
     def placed(self, placement: Placement) -> None:
         """Learn which share of a GPU the actors hold."""
@@ -211,7 +224,7 @@ class Portraits:
         self._alive(load)
         self._take_in_triage()
         self._take_in_prepared()
-        self._send_to_triage()
+        self._send_to_triage(_CHUNKS, _CHUNK * _CHUNKS)
         self._send_to_preparation()
 
     def take_ages(self) -> list[int]:
@@ -219,11 +232,11 @@ class Portraits:
         ages, self._ages = self._ages, []
         return ages
 
-    def _send_to_triage(self) -> None:
+    def _send_to_triage(self, at_once: int, ahead: int) -> None:
         import ray
 
         task = ray.remote(inspect).options(num_cpus=self._cpus, max_retries=_RETRIES)
-        while self._unseen and len(self._inspecting) < _CHUNKS and len(self._accepted) < _CHUNK * _CHUNKS:
+        while self._unseen and len(self._inspecting) < at_once and len(self._accepted) < ahead:
             chunk = [self._unseen.popleft() for _ in range(min(_CHUNK, len(self._unseen)))]
             reference = task.remote([(item.entry, item.config.portrait) for item in chunk], self._background)
             self._inspecting[reference] = chunk
@@ -242,7 +255,7 @@ class Portraits:
                 self._sort(item, finding)
 
     def _sort(self, item: _Item, finding: Finding) -> None:
-        item.finding = finding
+        item.finding = dataclasses.replace(finding, thumbnail=b"")  # kept once
         if finding.thumbnail:
             self._show(item.entry, finding.thumbnail)
         if finding.problem:
@@ -260,7 +273,8 @@ class Portraits:
         task = ray.remote(prepare).options(num_cpus=self._cpus, max_retries=_RETRIES)
         while self._accepted and len(self._preparing) + len(self._ready) < self._look_ahead:
             item = self._accepted.popleft()
-            reference = task.remote(item.entry, item.finding.digest, item.config, self._folder(item.entry))
+            again = item.entry.id in self._ledger.rows()
+            reference = task.remote(item.entry, item.finding.digest, item.config, self._folder(item.entry), again)
             self._preparing[reference] = item
             self.doing[item.entry.id] = "preparing"
 

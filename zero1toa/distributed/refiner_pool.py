@@ -41,7 +41,7 @@ class RefinerPool:
         self._stores = stores
         self._threads = threads
         self._names = itertools.count()
-        self._deaths = 0
+        self._deaths = self._given_up = 0  # since a clip was refined
         self._running: dict[Any, tuple[str, Any]] = {}  # by the reference of their run: name and handle
         self._leaving: set[str] = set()
         self._served: list[Served] = []  # of those that have left
@@ -70,7 +70,7 @@ class RefinerPool:
 
     def alive(self) -> None:
         """Learn that a clip was refined: what has died before was not the fault of all."""
-        self._deaths = 0
+        self._deaths = self._given_up = 0
 
     def leave(self, nodes: set[str]) -> None:
         """Let the refiners on some nodes end after the clips in their hands, and start others for them now."""
@@ -101,11 +101,13 @@ class RefinerPool:
         try:
             self._served.append(ray.get(reference))
         except deaths() as error:
-            waited = ray.get(self._dispatcher.release.remote(name, f"the refiner's process died; {_PERHAPS}"))
+            reason = f"the refiner's process died; {_PERHAPS}"
+            waited, given_up = ray.get(self._dispatcher.release.remote(name, reason))
             # One that waited for work, or was to leave, lost its machine: a large pool of spot machines loses many
             # between two clips.
             self._deaths += not (waited or left)
-            if no_refiner_lives(self._deaths, self.count):
+            self._given_up += given_up
+            if no_refiner_lives(self._deaths, self.count, self._given_up):
                 raise BackboneError(
                     f"the refiners' processes died {self._deaths} times in a row ({first_line(error)}); {_PERHAPS}"
                 ) from error

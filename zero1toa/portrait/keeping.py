@@ -21,7 +21,7 @@ def keep_portrait(folder: Storage, portrait: Portrait, digest: str = "") -> None
     Args:
         folder: the avatar's output folder.
         portrait: what to keep.
-        digest: SHA-256 of the photo that it was made of.
+        digest: of what it was made of.
 
     Raises:
         StorageError: if it cannot be written.
@@ -44,7 +44,7 @@ def kept_portrait(folder: Storage, digest: str | None = None) -> Portrait | None
 
     Args:
         folder: the avatar's output folder.
-        digest: SHA-256 of the photo that it has to be made of; None takes any.
+        digest: of what it has to be made of; None takes any.
 
     Raises:
         StorageError: if the folder cannot be reached.

@@ -59,7 +59,7 @@ class Refinery:
         self._numbers = itertools.count()
         self._services = Random(f"{settings.seed}/services")
         self._kills = Random(f"{settings.seed}/refiner kills")
-        self._deaths = 0
+        self._deaths = self._given_up = 0
 
     def start(self) -> None:
         """Start all refiners."""
@@ -147,7 +147,7 @@ class Refinery:
         if done is not None and done.worker is not None:
             self._durations.append(self._timeline.now - done.taken)
             self._queue.lease_seconds = lease_length(tuple(self._durations))
-        self._deaths = 0
+        self._deaths = self._given_up = 0
         avatar.deliver(answer)
 
     def _die(self, refiner: _Refiner) -> None:
@@ -166,14 +166,15 @@ class Refinery:
             self._idle.remove(refiner)
         else:
             self._deaths += 1
-        if no_refiner_lives(self._deaths, settings.refiners):
+        held = self._queue.leased
+        given_up = self._queue.release(refiner.name, f"{refiner.name} died")
+        records.clips_lost += held - self._queue.leased
+        self._given_up += len(given_up)
+        if no_refiner_lives(self._deaths, settings.refiners, self._given_up):
             raise ConfigError(
                 f"refiner_kills={settings.refiner_kills:g}: {self._deaths} refiners die in a row before a clip is "
                 "refined, which ends a batch; lower it, or refiner_start_seconds or refine_seconds"
             )
-        held = self._queue.leased
-        given_up = self._queue.release(refiner.name, f"{refiner.name} died")
-        records.clips_lost += held - self._queue.leased
         self._give_up(given_up)
         self._timeline.after(settings.restart_seconds, self._launch)
         self._hand_out()
