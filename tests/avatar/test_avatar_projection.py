@@ -194,6 +194,28 @@ def test_an_unseen_side_takes_the_other_sides_colours() -> None:
     assert (found.colors[0] - truth)[hidden].abs().mean() < 0.04
 
 
+def test_what_clothes_hide_of_a_neck_is_skin_at_the_jaw_and_theirs_below() -> None:
+    """Seen from the front in a polo neck that ends at the jaw; what lies behind is not seen."""
+    head = load_head("canonical")
+    rest = head.vertices(head.neutral())
+    avatar = initialise(head, rest, AvatarConfig(gaussians_per_triangle=1), {})
+    viewmat, K = _camera(0.0, rest.mean(0))
+    skin, wool = torch.tensor([0.8, 0.6, 0.5]), torch.tensor([0.1, 0.1, 0.6])
+    own = depth_map(rest[None], head.faces[head.regions["neck"]], viewmat, K, (SIZE, SIZE))[0]
+    nearest = depth_map(rest[None], head.faces, viewmat, K, (SIZE, SIZE))[0]
+    image = torch.zeros(SIZE, SIZE, 4)
+    image[nearest.isfinite()] = torch.cat([skin, torch.ones(1)])
+    image[nearest.isfinite() & (own <= nearest), :3] = wool
+    found = PortraitProjector(head, avatar, rest)(rest[None], image[None], viewmat, K)
+    means = avatar.splats(rest[None]).means.detach()[0]
+    hidden = head.regions["neck"][avatar.binding] & (found.seen[0] == 0) & (means[:, 2] < means[:, 2].mean())
+    height = means[hidden, 1]
+    share = ((found.colors[0][hidden] - wool) @ (skin - wool)) / (skin - wool).square().sum()
+    top, bottom = height > height.quantile(0.95), height < height.quantile(0.3)
+    assert share[bottom].mean() < 0.15
+    assert share[top].mean() > share[bottom].mean() + 0.3
+
+
 def test_a_batch_equals_single_pictures() -> None:
     head = SphereHead(rows=14, columns=18)
     avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=1))

@@ -97,13 +97,15 @@ class PortraitProjector:
         self.partner = torch.from_numpy(partners).to(points.device)
         vertices, faces = template.double().cpu().numpy(), head.faces.cpu().numpy()
         masks = {name: mask.cpu().numpy() for name, mask in head.regions.items()}
-        # Clothes may cover the neck and end at the jaw.
         areas = {SKIN: masks["face"] | masks["ears"], HAIR: masks["scalp"], NECK: masks["neck"], TEETH: masks["teeth"]}
+        # Clothes may cover a neck, and end below the jaw: what is not seen of it is the face's above, theirs below.
+        sources = areas | {NECK: masks["neck"] | masks["face"]}
         self.fills = {
-            name: SurfaceFill(vertices, faces[mask], self.corners, self.weights)
+            name: SurfaceFill(vertices, faces[sources[name]], self.corners, self.weights)
             for name, mask in areas.items()
             if mask.any()
         }
+        self.on = {name: torch.from_numpy(areas[name]).to(points.device)[avatar.binding] for name in self.fills}
         self.strands = _strands(points, self.on_scalp)
         self.on_ears = region["ears"]
         hollow = torch.from_numpy(hollowness(vertices, faces, masks["ears"])).float().to(points.device)
@@ -147,7 +149,7 @@ class PortraitProjector:
             mean = _mean(colors, confidence * fill.inside, prior)
             skin = mean if name == SKIN else skin
             part = fill(colors, confidence * fill.inside, prior if name == TEETH else mean, ANCHORS[name])
-            filled = torch.where(fill.inside[:, None], part, filled)
+            filled = torch.where(self.on[name][:, None], part, filled)
         filled = self._streaked(filled, colors, confidence) * (1 - EAR_SHADE * self.hollow)[:, None]
         result = filled + confidence[..., None] * (colors - filled)
         result = self.features.lashes(result, sampled, seen)
@@ -232,7 +234,7 @@ class PortraitProjector:
                 continue
             fill = self.fills[name]
             part = fill(colors - other, both * fill.inside, nothing, 1e-3)
-            difference = torch.where(fill.inside[:, None], part, difference)
+            difference = torch.where(self.on[name][:, None], part, difference)
         borrowed = (other + difference).clamp(0, 1)
         share = (1 - confidence) * other_confidence
         total = confidence + share
