@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zero1toa import media
 from zero1toa.commands.evaluate import checks_of, figures_of
 from zero1toa.config import Config, to_dict
 from zero1toa.evaluation.control import control_of
 from zero1toa.evaluation.playback import AvatarPlayer
-from zero1toa.evaluation.portrait_view import PortraitFigures, measure_portrait, premultiplied_resize
-from zero1toa.head.arkit import ARKIT_NAMES, coefficients
+from zero1toa.evaluation.portrait_view import PortraitFigures, measure_portrait
+from zero1toa.evaluation.preview import FPS, preview_frames, preview_sheet
 from zero1toa.head.protocol import HeadModel
-from zero1toa.motion.procedural import POSES, expressions
-from zero1toa.motion.reader import load_motion
 from zero1toa.symgen.result import GenerationResult
 from zero1toa.symgen.store import SymGENStore
 from zero1toa.tracking.console import STAGE_NAMES, duration
@@ -29,18 +26,6 @@ from zero1toa.tracking.overlay import fit_overlay
 from zero1toa.tracking.report import RefinedClip, Report, write_report
 from zero1toa.types import Portrait, SampleKey
 
-FPS = 25.0
-_SWEEP_SECONDS, _SWEEP_DEGREES = 4.0, 55.0
-_SHOWN_POSES = (0, 1, 2, 6, 9)  # of POSES: smile, surprise, wink, pucker, closed eyes
-_TALK = slice(8, 68)  # frames of the shipped talk
-_SHEET_AZIMUTHS = (-60, -30, 0, 30, 60)
-_SHEET_EXPRESSIONS: tuple[tuple[str, dict[str, float]], ...] = (
-    ("mouth open", {"jawOpen": 1.0}),
-    ("smile", {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4}),
-    ("eyes closed", {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}),
-    ("left wink", {"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.5}),
-    ("pucker", {"mouthPucker": 1.0}),
-)
 _REPORT_CLIPS = 8
 _PHASES = {
     "portrait": "Loading; portrait: face, matte and head fit",
@@ -158,38 +143,6 @@ def make_showcase(
     }
     media.write_text(folder / "metrics.json", json.dumps(about, indent=1) + "\n")
     return Showcase(figures, checks, likeness, seconds)
-
-
-def preview_frames(player: AvatarPlayer, size: int) -> Any:
-    """Frames of the preview: a turntable at rest, then expressions, then talk; an iterator of ``[S, S, 3]`` uint8."""
-    count = round(_SWEEP_SECONDS * FPS)
-    azimuth = _SWEEP_DEGREES * np.sin(2 * np.pi * np.arange(count) / count)
-    yield from player.frames(np.zeros((count, len(ARKIT_NAMES)), np.float32), azimuth, size=size)
-    tour = expressions(FPS, move=0.24, hold=0.24, poses=[POSES[i] for i in _SHOWN_POSES])
-    yield from player.frames(tour.coefficients, size=size, neck=tour.neck())
-    talk = load_motion("talk", FPS)
-    yield from player.frames(talk.coefficients[_TALK], size=size, neck=talk.neck()[_TALK])
-
-
-def preview_sheet(player: AvatarPlayer, size: int) -> NDArray[np.uint8]:
-    """The portrait and the avatar from around, above and below, and with expressions, in one labelled picture."""
-    pictures, labels = [], []
-    if player.bundle.portrait is not None:
-        pictures.append(media.over(premultiplied_resize(player.bundle.portrait, size)))
-        labels.append("portrait")
-    pictures.append(player.portrait_view(size))
-    labels.append("same view")
-    rest = np.zeros((1, len(ARKIT_NAMES)), np.float32)
-    for elevation, label in ((25, "from above"), (0, "at rest"), (-20, "from below")):
-        pictures.append(player.render(rest, 0.0, elevation, size)[0])
-        labels.append(label)
-    for azimuth in _SHEET_AZIMUTHS:
-        pictures.append(player.render(rest, azimuth, 0.0, size)[0])
-        labels.append(f"{azimuth:+d}°" if azimuth else "front")
-    for label, weights in _SHEET_EXPRESSIONS:
-        pictures.append(player.render(coefficients(weights).numpy()[None], 0.0, 0.0, size)[0])
-        labels.append(label)
-    return media.contact_sheet(pictures, labels, columns=5)
 
 
 def refined_clips(store: SymGENStore, count: int = _REPORT_CLIPS) -> list[RefinedClip]:

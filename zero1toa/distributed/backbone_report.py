@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from zero1toa.batch.backbone_table import COLUMNS, Comparison
 from zero1toa.config import Config, to_dict
 from zero1toa.distributed.backbone_measuring import SIDE, Inspected
 from zero1toa.storage import Storage
+from zero1toa.tracking.wandb_folder import wandb_folder
 from zero1toa.tracking.wandb_run import WandbRun
 
 SHOWN = 24
@@ -57,8 +56,7 @@ def log_comparison(
         say: takes one line about a fallback.
     """
     tracking = dataclasses.replace(config.tracking, group=config.tracking.group or name, label="")
-    with TemporaryDirectory(prefix="zero1toa-") as temporary:
-        folder = output.local or Path(temporary)
+    with wandb_folder(output, say) as folder:
         run = WandbRun(tracking, folder, _RUN, to_dict(config), say, job_type=_RUN)
         values = [dataclasses.asdict(row) for row in rows]
         run.table("backbones", COLUMNS, [[value[column] for column in COLUMNS] for value in values])

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from zero1toa.batch.job_file import Job, open_job
 from zero1toa.batch.job_lock import JobLock
@@ -29,6 +27,7 @@ from zero1toa.storage import Storage
 from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.tracking.fleet_page import INLINE
 from zero1toa.tracking.system_run import SystemRun
+from zero1toa.tracking.wandb_folder import wandb_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +112,7 @@ def run_batch(
         )
         watch.portraits = portraits
         with ExitStack() as closing:
-            local = output.local or Path(closing.enter_context(TemporaryDirectory(prefix="zero1toa-")))
+            local = closing.enter_context(wandb_folder(output, say))
             run_config = to_dict(config)
             watch.system = closing.enter_context(
                 SystemRun(local, config.tracking, job.name, run_config, say, attempt=job.attempt)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +17,12 @@ from zero1toa.symgen.result import GenerationResult
 SIDE = 192
 """Side of one picture of a thumbnail in pixels."""
 
+_SHOWN_SIDE = 256  # of a picture of the contact sheet, and of the video
+_VIDEO_FPS = 12.5  # half of what a single avatar's video has, at half the time that a batch waits for it
+
+Keep = Callable[[Mapping[str, float], Callable[[Path], None], Callable[[Path], None]], None]
+"""Takes the figures, and what draws the contact sheet and the video into files."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -23,7 +31,7 @@ class Measured:
     Attributes:
         figures: ``psnr`` in decibel, ``ssim`` and ``iou`` in the portrait's own view, inside its matte.
         thumbnail: JPEG of the portrait, the avatar in the same view, and from the side, in a row.
-        seconds: time that it took.
+        seconds: time that it took, contact sheet and video included.
     """
 
     figures: dict[str, float]
@@ -31,8 +39,13 @@ class Measured:
     seconds: float
 
 
-def measure(result: GenerationResult, config: Config) -> Measured:
+def measure(result: GenerationResult, config: Config, keep: Keep = lambda figures, sheet, video: None) -> Measured:
     """Read the bundle back, render it, and compare it with its portrait.
+
+    Args:
+        result: the finished avatar.
+        config: its configuration.
+        keep: is given the figures with contact sheet and video, which are only made if it asks for them.
 
     Raises:
         BundleError: if the bundle that was just written cannot be read.
@@ -43,6 +56,7 @@ def measure(result: GenerationResult, config: Config) -> Measured:
     from zero1toa.avatar.bundle import read_bundle
     from zero1toa.evaluation.playback import AvatarPlayer
     from zero1toa.evaluation.portrait_view import measure_portrait
+    from zero1toa.evaluation.preview import preview_sheet, turntable
     from zero1toa.head.arkit import ARKIT_NAMES
     from zero1toa.head.registry import load_head
 
@@ -57,4 +71,9 @@ def measure(result: GenerationResult, config: Config) -> Measured:
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(pictures, axis=1)).save(buffer, format="JPEG", quality=85)
     figures = {"psnr": float(likeness.psnr), "ssim": float(likeness.ssim), "iou": float(likeness.iou)}
+    keep(
+        figures,
+        lambda path: media.write_png(path, preview_sheet(player, _SHOWN_SIDE)),
+        lambda path: media.write_video(path, turntable(player, _SHOWN_SIDE, _VIDEO_FPS), _VIDEO_FPS),
+    )
     return Measured(figures, buffer.getvalue(), time.perf_counter() - start)

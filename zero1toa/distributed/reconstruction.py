@@ -83,7 +83,7 @@ class ReconstructionActor:
 
         prepare_node(config, choose_device(config.device), training=True)
         refinery = RayRefinery(dataset, self._dispatcher, self._stores[dataset.writer], stopping)
-        with tracked(job.tracked, folder, config, self._keep) as (emit, run_id):
+        with tracked(job.tracked, folder, config, self._keep) as keeping:
             result = run(
                 job.portrait,
                 config,
@@ -91,13 +91,13 @@ class ReconstructionActor:
                 refinery.fetch,
                 refinery,
                 self._pace,
-                emit,
+                keeping,
                 stopping=stopping,
-                run_id=run_id,
+                run_id=keeping.run_id,
             )
-        if result is None:
-            return None
-        return Outcome(result, measure(result, config) if job.measured else None)
+            if result is None:
+                return None
+            return Outcome(result, measure(result, config, keeping.results) if job.measured else None)
 
     def events(self, number: int, seen: int) -> tuple[int, list[ProgressEvent]]:
         """Events of a run after the first ``seen`` ones, and how many there were so far; older ones are forgotten.

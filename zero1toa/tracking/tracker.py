@@ -110,9 +110,11 @@ class Tracker:
         """Keep a record of another kind in the log."""
         self._log.write(kind, values)
 
-    def results(self, metrics: Mapping[str, Any], picture: Path, video: Path) -> None:
-        """Keep the final figures, contact sheet and video."""
+    def results(self, metrics: Mapping[str, Any], picture: Path | None = None, video: Path | None = None) -> None:
+        """Keep the final figures, and contact sheet and video where there are any."""
         self._log.write("results", {"metrics": dict(metrics)})
         self.wandb.summary(metrics)
-        self.wandb.picture("contact_sheet", picture)
-        self.wandb.video("preview_video", video)
+        if picture is not None:
+            self.wandb.picture("contact_sheet", picture)
+        if video is not None:
+            self.wandb.video("preview_video", video)

@@ -103,13 +103,12 @@ def build_report(spec: ReportSpec, entity: str, project: str, job: str) -> Any:
         UserError: if wandb-workspaces is not installed.
     """
     try:
-        from wandb_workspaces import expr
         from wandb_workspaces.reports import v2
     except ImportError as error:
         raise UserError(f"building a W&B report needs the package {_PACKAGE}: pip install {_PACKAGE}") from error
     blocks: list[Any] = []
     for grid in spec.grids:
-        filters = [expr.Metric("JobType") == grid.runs, expr.Metric("Group") == job]
+        filters = f"Metric('JobType') == {_literal(grid.runs)} and Metric('Group') == {_literal(job)}"
         runs = v2.Runset(entity=entity, project=project, name=grid.heading, filters=filters)
         panels = [_panel(v2, panel) for panel in grid.panels]
         blocks += [v2.H2(text=grid.heading), v2.PanelGrid(runsets=[runs], panels=panels)]
@@ -138,6 +137,11 @@ def save_report(entity: str, project: str, job: str, path: Path | None = None) -
     except Exception as error:  # the package raises its own, W&B's and the network's
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"cannot save the report in {entity}/{project}: {lines[0]}; try `wandb login`") from error
+
+
+def _literal(text: str) -> str:
+    """A string in a filter. The package changes operators in a filter's text before it is parsed, also in strings."""
+    return "'" + "".join(c if c.isalnum() or c in " -._/" else f"\\U{ord(c):08x}" for c in text) + "'"
 
 
 def _panel(v2: Any, panel: PanelSpec) -> Any:
