@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from zero1toa.errors import ConfigError, UserError, nearest
+from zero1toa.errors import ConfigError, ZeroOneError, ending, nearest
 
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job
 
@@ -82,7 +82,7 @@ def split(arguments: Sequence[str], own: Sequence[str], required: Sequence[str],
 
 
 def run_job(job: Callable[[], int]) -> int:
-    """Run a job and turn what the user can mend, and being stopped, into one line and an exit code.
+    """Run a job and turn its errors, and being stopped, into one line and an exit code, as the command line does.
 
     Args:
         job: does the work and returns its exit code.
@@ -91,9 +91,9 @@ def run_job(job: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return job()
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same job continues", file=sys.stderr)
-        return 130
+    except (ZeroOneError, OSError, KeyboardInterrupt) as error:
+        known = ending(error, "job")
+        if known is None:
+            raise
+        print(known.line, file=sys.stderr)
+        return known.code

@@ -5,8 +5,8 @@
 Submitted as ``ray job submit --working-dir . -- python -m ray_jobs.benchmark_backbones input=s3://bucket/photos
 output=s3://bucket/benchmark settings=configs/benchmark/backbones.yaml``. The settings file lies where the job is
 started; portraits and output must lie where every machine of the cluster reaches them. Exit codes: 0 every setting has
-made every avatar, 2 a mistake that concerns the whole benchmark, 3 some are missing, 130 stopped; the same job again
-continues.
+made every avatar, 1 the work failed, 2 a mistake that concerns the whole benchmark, 3 some are missing, 130 stopped;
+the same job again continues.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 Submitted as ``ray job submit --working-dir . -- python -m ray_jobs.generate --config configs/batch.yaml
 input=s3://bucket/photos output=s3://bucket/avatars``. Paths are those of the cluster: portraits and output must lie
 where every machine of it reaches them. Within a job Ray sets its address, and the actors are placed on the cluster
-instead of on one machine. Exit codes: 0 all portraits done, 2 a mistake that concerns the whole batch, 3 some portraits
-failed, 130 stopped; the same job again continues.
+instead of on one machine. Exit codes: 0 all portraits done, 1 the work failed, 2 a mistake that concerns the whole
+batch, 3 some portraits failed, 130 stopped; the same job again continues.
 """
 
 from __future__ import annotations

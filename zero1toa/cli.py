@@ -1,14 +1,12 @@
 """The command line. Commands import what they need when they run, so that ``--help`` answers at once.
 
-Errors that the user can mend are one line on stderr and exit code 2; Ctrl-C is one line and 130; anything else is our
-fault and keeps its traceback.
+Errors that the user can mend are one line on stderr and exit code 2; work that failed, such as processes that die again
+and again, is one line and 1; Ctrl-C is one line and 130; anything else is our fault and keeps its traceback.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from zero1toa import __version__
-from zero1toa.errors import UserError
+from zero1toa.errors import ZeroOneError, ending
 
 P = ParamSpec("P")
 
@@ -40,15 +38,6 @@ Elevation = Annotated[float, typer.Option(help="Camera elevation in degrees; + m
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
-def _fail(message: str) -> typer.Exit:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return typer.Exit(2)
-
-
-# A disk that fills up or a folder that turns read-only is the user's to mend, wherever in the work it happens.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
     """Turn the errors a command may raise into one line and an exit code."""
 
@@ -56,16 +45,12 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except UserError as error:
-            raise _fail(str(error)) from error
-        except KeyboardInterrupt as error:
-            print("stopped; the same command continues", file=sys.stderr)
-            raise typer.Exit(130) from error
-        except OSError as error:
-            if error.errno not in _DISK_ERRORS:
+        except (ZeroOneError, OSError, KeyboardInterrupt) as error:
+            known = ending(error, "command")
+            if known is None:
                 raise
-            place = f" ({error.filename})" if error.filename else ""
-            raise _fail(f"{os.strerror(error.errno or 0)}{place}; make room and run the same command again") from error
+            print(known.line, file=sys.stderr)
+            raise typer.Exit(known.code) from error
 
     return wrapped
 

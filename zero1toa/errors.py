@@ -1,13 +1,20 @@
 """Typed errors: what the user gave, what was expected, what to do.
 
-Every error a user can cause derives from :class:`UserError`; the command line prints its text as one line and exits
-with code 2. ``retryable`` tells the distributed loop whether the same request may be tried again.
+Every error a user can cause derives from :class:`UserError`; the command line and Ray jobs print its text as one line
+and exit with code 2. :func:`ending` says how they end for other reasons. ``retryable`` tells the distributed loop
+whether the same request may be tried again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+# A disk that fills up or a folder that turns read-only is the user's to mend, wherever in the work it happens.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class ZeroOneError(Exception):
@@ -79,6 +86,39 @@ class BackboneError(ZeroOneError):
 
 class StoreError(ZeroOneError):
     """The dataset store refused a commit or found a record it cannot read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a program ends for a reason that is known.
+
+    Attributes:
+        code: exit code.
+        line: the reason, in one line.
+    """
+
+    code: int
+    line: str
+
+
+def ending(error: BaseException, again: str) -> Ending | None:
+    """How a program ends with an error: 2 for what the user can mend, 1 for what failed else, 130 when it is stopped.
+
+    Args:
+        error: what was raised.
+        again: what may be started again, "command" or "job".
+
+    Returns:
+        Exit code and line, or None for a bug, whose traceback is to be kept.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return Ending(130, f"stopped; the same {again} continues")
+    if isinstance(error, ZeroOneError):
+        return Ending(2 if isinstance(error, UserError) else 1, f"error: {' '.join(str(error).split())}")
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        place = f" ({error.filename})" if error.filename else ""
+        return Ending(2, f"error: {os.strerror(error.errno)}{place}; make room and run the same {again} again")
+    return None
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -7,7 +7,9 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,26 @@ def process_token() -> str:
 
 
 @contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Keep the caller's answer to SIGTERM: ``ray.init`` puts in its place one that exits with code 15 and no word.
+
+    Where the caller has none, Ray's stays, since it lets the work be put away. Only the main thread has answers.
+    """
+    own = signal.getsignal(signal.SIGTERM)
+    if not callable(own) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # it came while Ray was starting
+            own(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, own)
+
+
+@contextmanager
 def ray_session(cpus: int, *, dashboard: bool = False, variables: Mapping[str, str] | None = None) -> Iterator[None]:
     """Connect to Ray, and disconnect on leaving.
 
@@ -73,7 +95,8 @@ def ray_session(cpus: int, *, dashboard: bool = False, variables: Mapping[str, s
         "runtime_env": {"env_vars": dict(variables or {})},
     }
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+        with _kept_sigterm():
+            ray.init(**quiet)
         try:
             yield
         finally:
@@ -90,7 +113,8 @@ def ray_session(cpus: int, *, dashboard: bool = False, variables: Mapping[str, s
         token.write_text(process_token())
         os.environ[_TOKENS[0]] = str(token)
     try:
-        ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard, _temp_dir=folder, **quiet)
+        with _kept_sigterm():
+            ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard, _temp_dir=folder, **quiet)
         try:
             yield
         finally:
