@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import watched
 from fleet import fleet
 
 from zero1toa.batch.records import Row
-from zero1toa.distributed import batch
-from zero1toa.distributed.portraits import Portraits
-from zero1toa.distributed.records import Load
+from zero1toa.distributed import refiner_pool, store_actor
+from zero1toa.distributed.batch import run_batch
 from zero1toa.storage import Storage
 from zero1toa.symgen.progress import ProgressEvent
 
@@ -28,22 +28,10 @@ def hear(key: str, event: ProgressEvent | Row) -> None:
         print(event.kind, key, event.message, flush=True)
 
 
-class Watched(Portraits):
-    """Portraits that tell how many clips were handed to refiners."""
-
-    handed = 0
-
-    def tick(self, load: Load | None) -> None:
-        """See the base class."""
-        if load is not None and load.handed != self.handed:
-            self.handed = load.handed
-            print("handed", self.handed, flush=True)
-        super().tick(load)
-
-
 if __name__ == "__main__":
-    batch.Portraits = Watched  # type: ignore[misc]
+    refiner_pool.RefinementActor = watched.RefinementActor  # type: ignore[misc]
+    store_actor.StoreActor = watched.StoreActor  # type: ignore[misc]
     output = Storage(sys.argv[2])
     entries = fleet(Path(sys.argv[1]), output, int(sys.argv[3]), *SETTINGS, *sys.argv[4:])
-    result = batch.run_batch(entries, output, entries[0][1], hear=hear)
+    result = run_batch(entries, output, entries[0][1], hear=hear)
     sys.exit(0 if set(result.counts) == {"done"} else 3)

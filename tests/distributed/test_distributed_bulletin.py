@@ -1,11 +1,11 @@
-"""What a batch leaves of itself for people, when it is submitted again and there is nothing to do."""
+"""What a batch tells people of itself while it runs, and when it is submitted again and there is nothing to do."""
 
 import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fleet import fleet
+from fleet import CLIPS, fleet
 
 from zero1toa.batch.job_file import config_digest, open_job
 from zero1toa.batch.ledger import Ledger
@@ -14,6 +14,7 @@ from zero1toa.batch.status import Fleet
 from zero1toa.distributed.batch import run_batch
 from zero1toa.distributed.bulletin import Bulletin
 from zero1toa.storage import Storage
+from zero1toa.symgen.progress import ProgressEvent
 
 BEGAN = datetime(2026, 11, 3, 9, 0, tzinfo=UTC)
 
@@ -56,6 +57,22 @@ def test_a_batch_with_nothing_to_do_keeps_the_curves_of_its_page(output, tmp_pat
     assert output.read("status.json") == status
     rows = [json.loads(line) for line in output.read_text("ledger.jsonl").splitlines()]
     assert [(row["id"], row["metrics"]["psnr"]) for row in rows] == [("p0", 20.0), ("p1", 21.0)]
+
+
+def test_the_status_is_refreshed_while_the_batch_runs(tmp_path):
+    output, seen = Storage(tmp_path / "out"), []
+    entries = fleet(tmp_path / "photos", output, 2, "distributed.refiners=1", "batch.at_once=1", "batch.refresh=0")
+
+    def hear(key, event):
+        if isinstance(event, ProgressEvent) and event.kind == "answered" and key == "p1":
+            seen.append(json.loads(output.read("status.json")))
+
+    run_batch(entries, output, entries[0][1], hear=hear)
+    # The trainer of p1 begins when p0 has its row, and its last clip comes long after.
+    last = seen[-1]
+    assert (last["complete"], last["total"], last["counts"]["done"], last["counts"]["training"]) == (False, 2, 1, 1)
+    assert last["sample"]["clips"] >= CLIPS
+    assert json.loads(output.read("status.json"))["complete"]
 
 
 def test_a_page_from_before_the_last_row_is_replaced(output, tmp_path):

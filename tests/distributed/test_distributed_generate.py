@@ -141,6 +141,18 @@ def test_a_batch_with_slack_shares_the_refiners(tmp_path):
         assert mine.count("iteration") == 12
 
 
+def test_an_avatar_asks_for_more_when_there_are_more_refiners_than_avatars(tmp_path):
+    """In the tail of a batch; with one avatar and two refiners, that is from its beginning."""
+    ages: dict[int, list[int]] = {}
+    for tail_window in (0, 2):
+        events = []
+        config = tiny_config(STEPS, "distributed.refiners=2", f"distributed.tail_window={tail_window}")
+        generate_distributed(tiny_portrait(), config, tmp_path / str(tail_window), events.append)
+        ages[tail_window] = [event.age for event in events if event.kind == "answered"]
+    assert set(ages[0]) == {0}  # it waits for each clip
+    assert 0 < max(ages[2]) <= 2  # it trains meanwhile, one update interval ahead
+
+
 def test_a_stopped_run_leaves_a_checkpoint_that_the_serial_loop_continues(serial, tmp_path):
     def progress(event):
         if event.kind == "iteration" and event.iteration == 3:

@@ -78,6 +78,17 @@ def test_what_was_given_ahead_and_not_begun_was_no_attempt():
     assert [lease.request_id for lease in queue.expire(20)] == ["c"]
 
 
+def test_a_worker_keeps_what_it_held_before_the_queue_was_lost():
+    queue = LeaseQueue(10)
+    for name in "abc":
+        queue.submit(name, name, None)  # again, by avatars that wait for them
+    assert queue.take("w1", 0, holding=["a", "b", "gone"], ahead=True).request_id == "c"
+    assert queue.waiting == 0
+    assert queue.take("w2", 0) is None
+    assert queue.release("w1", "died") == []
+    assert queue.waiting == 3
+
+
 def test_a_request_given_ahead_that_cannot_be_fetched_was_an_attempt():
     queue = LeaseQueue(10, max_attempts=1)
     queue.submit("a", "ada", 1)

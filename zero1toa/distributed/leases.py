@@ -111,10 +111,13 @@ class LeaseQueue(Generic[T]):
         Args:
             worker: who asks.
             now: seconds.
-            holding: ids of the requests that the worker still has in its hands. A request that is leased to it and not
-                among them was lost on the way to it; it gets that one again.
+            holding: ids of the requests that the worker still has in its hands. One that is leased to it and not among
+                them was lost on the way to it; it gets that one again. Those that are queued all the same become its.
             ahead: whether it is still busy with what it holds.
         """
+        for request_id in self._queue.keys() & holding:
+            # Handed out before a restart lost it, and submitted again: this worker has it in its hands.
+            self._lease(request_id, worker, now, ahead=False)
         held = [lease for lease in self._leased.values() if lease.worker == worker]
         for lease in held:
             lease.ahead = False
