@@ -1,10 +1,15 @@
-"""Photos are looked at before machines are asked for. There is no GPU on this cluster, and the job wants some."""
+"""What is looked at before machines are asked for, and a cluster whose room is gone. There is no GPU on this one."""
 
 import pytest
+import ray
 from fleet import fleet
+from tiny import tiny_config, tiny_portrait
 
 from zero1toa.batch.records import Entry
+from zero1toa.distributed import coordinator, generate
 from zero1toa.distributed.batch import run_batch
+from zero1toa.distributed.generate import generate_batch
+from zero1toa.distributed.records import Job
 from zero1toa.distributed.session import ray_session
 from zero1toa.errors import ConfigError
 from zero1toa.storage import Storage
@@ -29,3 +34,27 @@ def test_only_a_usable_photo_needs_a_gpu(tmp_path):
     assert output.exists("fleet.html")
     with pytest.raises(ConfigError, match="no GPU"):
         run_batch([*entries, (good, config)], output, config)
+
+
+def test_a_job_whose_room_was_taken_says_so_and_does_not_hang(tmp_path, monkeypatch):
+    """As by another job, between the look at the cluster and the placing of the actors."""
+
+    @ray.remote(num_cpus=2)
+    class Other:
+        def here(self):
+            return True
+
+    def take(*arguments, **options):
+        taken.append(Other.remote())
+        assert ray.get(taken[0].here.remote())
+
+    taken = []
+    monkeypatch.setattr(generate, "await_room", take)
+    monkeypatch.setattr(coordinator, "_PATIENCE", 1.0)
+    config = tiny_config("distributed.wait=0")
+    with pytest.raises(ConfigError, match=r"asked for 1 refiner .* and 1 trainer .*; free in the cluster are 0"):
+        generate_batch([Job(tiny_portrait(), Storage(tmp_path / "out"))], config, at_once=1)
+    ray.kill(taken[0])
+    monkeypatch.undo()
+    (outcome,) = generate_batch([Job(tiny_portrait(), Storage(tmp_path / "out"))], tiny_config(), at_once=1)
+    assert not isinstance(outcome, Exception)

@@ -17,13 +17,14 @@ from zero1toa.config import Config, DistributedConfig
 from zero1toa.distributed.dispatcher import Dispatcher
 from zero1toa.distributed.drain import draining_nodes
 from zero1toa.distributed.failures import deaths
-from zero1toa.distributed.placement import Placement
+from zero1toa.distributed.placement import Placement, shortfall
 from zero1toa.distributed.reconstruction import Outcome
 from zero1toa.distributed.records import DatasetRef, Job, Load, Served
 from zero1toa.distributed.refiner_pool import RefinerPool
+from zero1toa.distributed.room import free_rooms
 from zero1toa.distributed.store_actor import start_stores
 from zero1toa.distributed.trainer_pool import TrainerPool, Training
-from zero1toa.errors import ZeroOneError
+from zero1toa.errors import ConfigError, ZeroOneError
 from zero1toa.symgen.folder import open_run
 from zero1toa.symgen.loop import open_store
 from zero1toa.symgen.progress import ProgressEvent
@@ -31,6 +32,7 @@ from zero1toa.symgen.staleness import StalenessPolicy
 
 _TICK = 0.2  # seconds between looks at the processes
 _LOAD_SECONDS = 1.0  # between questions for the refiners' load
+_PATIENCE = 60.0  # seconds in which a refiner has to be placed, since there was room for all
 _DRAIN_SECONDS = 5.0  # between questions for machines that are about to go; they announce it minutes ahead
 
 
@@ -100,6 +102,8 @@ class Coordinator:
         self._load: Load | None = None
         self._load_question: Any = None
         self._load_asked = self._drain_asked = -math.inf
+        self._placed = False  # whether a refiner was
+        self._look_for_room = time.monotonic() + max(_PATIENCE, config.distributed.wait)
 
         service = {**placement.service, "max_restarts": -1, "max_task_retries": -1}
         self._dispatcher: Any = ray.remote(Dispatcher).options(**service).remote(config.distributed.micro_batch)
@@ -112,6 +116,7 @@ class Coordinator:
 
         Raises:
             BackboneError: if the refiners' processes keep dying.
+            ConfigError: if there is no room for a refiner any more.
             ZeroOneError: for what no avatar could do without, such as missing weights or a full disk.
             KeyboardInterrupt: on Ctrl-C, after a checkpoint of every avatar in work.
         """
@@ -145,8 +150,20 @@ class Coordinator:
                 for training in self._trainers.trainings:
                     self._notice(training, notice)
         self._leave_draining()
+        self._end_without_room()
         self._ask_load()
         self._work.tick(self._load)
+
+    def _end_without_room(self) -> None:
+        """End instead of hanging where the room that there was is gone: another job took it, or machines were lost."""
+        if self._placed or time.monotonic() < self._look_for_room:
+            return
+        self._placed = self._refiners.placed()
+        if not self._placed:
+            lack = shortfall(self._placement, free_rooms(), self._refiners.count, self._trainers.count, free=True)
+            if lack is not None:
+                raise ConfigError(lack)
+            self._look_for_room = time.monotonic() + _PATIENCE
 
     def _begin(self) -> None:
         while self._trainers.free:

@@ -68,6 +68,13 @@ class RefinerPool:
             )
             self._running[handle.run.remote()] = (name, handle)
 
+    def placed(self) -> bool:
+        """Whether a machine was found for any of them."""
+        import ray
+
+        states = (ray._private.state.actors(handle._actor_id.hex())["State"] for _, handle in self._running.values())
+        return any(state not in ("DEPENDENCIES_UNREADY", "PENDING_CREATION") for state in states)
+
     def alive(self) -> None:
         """Learn that a clip was refined: what has died before was not the fault of all."""
         self._deaths = self._given_up = 0
