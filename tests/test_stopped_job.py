@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,13 +107,24 @@ def test_a_stopped_job_says_so_and_the_same_job_continues(tmp_path: Path):
     assert '"iteration":0' not in begun[1]  # it went on where it was stopped
 
 
+def submit(client: Any, entrypoint: str) -> str:
+    """Submit a job, again while Ray says that its agent has not started yet."""
+    while True:
+        try:
+            return client.submit_job(entrypoint=entrypoint)
+        except RuntimeError as error:
+            if "No available agent" not in str(error):
+                raise
+            time.sleep(0.2)
+
+
 @pytest.mark.slow
 def test_ray_gives_a_job_that_it_stops_the_time_for_checkpoints(tmp_path: Path, jobs: str):
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     log, checkpoint = avatar(tmp_path)
     client = JobSubmissionClient(jobs)
-    submitted = client.submit_job(entrypoint=" ".join(command(tmp_path)))
+    submitted = submit(client, " ".join(command(tmp_path)))
 
     def alive() -> bool:
         return not client.get_job_status(submitted).is_terminal()

@@ -61,6 +61,17 @@ def wait_for(condition: Callable[[], bool], job: subprocess.Popen[str]) -> None:
         time.sleep(0.2)
 
 
+def submitted(command: list[str], log: Path) -> subprocess.Popen[str]:
+    """The job's submission; again while Ray says that its agent has not started yet, however slowly that goes."""
+    while True:
+        with log.open("w") as file:
+            job = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True)
+        while job.poll() is None and "submitted successfully" not in log.read_text():
+            time.sleep(0.2)
+        if job.poll() is None or "No available agent" not in log.read_text():
+            return job
+
+
 @pytest.mark.timeout(900)
 def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
     portraits(tmp_path / "photos")
@@ -76,8 +87,7 @@ def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
             f"ray job submit --address http://127.0.0.1:{port} --working-dir {tmp_path}/checkout -- "
             f"python -m ray_jobs.generate --config {tmp_path}/tiny.yaml input={tmp_path}/photos output={tmp_path}/out"
         ).split()
-        log = (tmp_path / "log").open("w+")
-        job = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+        job = submitted(command, tmp_path / "log")
         for after, kind in ((2, "RefinementActor"), (5, "ReconstructionActor")):
             wait_for(lambda after=after: len(output.files("ledger/rows")) >= after, job)
             os.kill(workers(f"ray::{kind}", os.getpid())[0], signal.SIGKILL)
