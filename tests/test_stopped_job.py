@@ -40,11 +40,14 @@ tracking: {wandb: disabled}
 @pytest.fixture(scope="module", autouse=True)
 def jobs() -> Iterator[str]:
     """Where jobs are submitted; as within a submitted one, the environment names the cluster."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    with socket.socket() as probe, socket.socket() as another:
+        for one in (probe, another):
+            one.bind(("127.0.0.1", 0))
+        port, agent = (int(one.getsockname()[1]) for one in (probe, another))
+    # The agent that takes jobs has one port for all clusters of a machine, unless it is given another.
+    head = {"num_cpus": 3, "include_dashboard": True, "dashboard_port": port, "dashboard_agent_listen_port": agent}
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_JOB_STOP_WAIT_TIME_S": "60"}
-    with machines({"num_cpus": 3, "include_dashboard": True, "dashboard_port": port}, variables):
+    with machines(head, variables):
         yield f"http://127.0.0.1:{port}"
 
 

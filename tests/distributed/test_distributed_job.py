@@ -81,7 +81,13 @@ def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
     output, count = Storage(tmp_path / "out"), DRAWN + SYNTHETIC
     port = free_port()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": port}
+    # The agent that takes jobs has one port for all clusters of a machine, unless it is given another.
+    head = {
+        "num_cpus": 4,
+        "include_dashboard": True,
+        "dashboard_port": port,
+        "dashboard_agent_listen_port": free_port(),
+    }
     with machines(head, {"PATH": path}):
         command = (
             f"ray job submit --address http://127.0.0.1:{port} --working-dir {tmp_path}/checkout -- "
