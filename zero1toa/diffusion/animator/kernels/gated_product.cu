@@ -10,14 +10,6 @@ constexpr int ROWS = 64, STAGES = 7, PENDING = 3;  // rows of a tile; pieces hel
 constexpr int WEIGHTS = 2 * OUTPUTS * 128, PIECE = ROWS * 128;  // bytes of 64 columns
 static_assert(BLOCKS * WEIGHTS + STAGES * (PIECE + 16) + 1024 == SHARED, "the launch gives as much shared memory as is used");
 
-#if BFLOAT16
-#define KIND "bf16.bf16"
-#else
-#define KIND "f16.f16"
-#endif
-#define EIGHT(i) \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-
 // 64 x 256 sums: 16 columns of rows with those of weights.
 __device__ __forceinline__ void multiply(float (&d)[128], u64 a, u64 b, int more) {
   asm volatile(
@@ -39,16 +31,6 @@ __device__ __forceinline__ void multiply(float (&d)[128], u64 a, u64 b, int more
 
 __device__ __forceinline__ u64 describe(u32 address) {
   return (u64)((address & 0x3ffff) >> 4) | 1ull << 16 | (u64)(1024 >> 4) << 32 | 1ull << 62;
-}
-__device__ __forceinline__ void wait(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}\n" ::"r"(
-          barrier),
-      "r"(parity)
-      : "memory");
-}
-__device__ __forceinline__ void arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void copy(u32 to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to), "l"(from) : "memory");

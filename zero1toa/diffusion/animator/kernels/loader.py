@@ -106,7 +106,7 @@ def compile_source(file: str, architecture: str, constants: dict[str, int]) -> b
         RuntimeError: with the compiler's messages.
     """
     folder = resources.files(__package__)
-    source = (folder / "half.cuh").read_text() + (folder / file).read_text()
+    source = "".join((folder / name).read_text() for name in ("half.cuh", "hopper.cuh", file))
     compiler, program = _compiler(), ctypes.c_void_p()
     compiler.nvrtcCreateProgram(ctypes.byref(program), source.encode(), file.encode(), 0, None, None)
     options = [f"--gpu-architecture={architecture}", "--std=c++17", *(f"-D{k}={v}" for k, v in constants.items())]

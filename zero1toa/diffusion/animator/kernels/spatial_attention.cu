@@ -17,14 +17,6 @@ constexpr int STEPS = (HEAD + 15) / 16;                       // of the scores' 
 constexpr int CORE = 128, COLUMN = 16 * KEYS, PART = CHUNKS * COLUMN, PADDED = PART + COLUMN, STAGE = 2 * PADDED;
 static_assert(STAGES * (STAGE + 16) == SHARED, "the launch gives as much shared memory as is used");
 
-#if BFLOAT16
-#define KIND "bf16.bf16"
-#else
-#define KIND "f16.f16"
-#endif
-#define EIGHT(i) \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-
 // 64 x 64 scores: 16 columns of queries with those of keys.
 __device__ __forceinline__ void score(float (&d)[32], const u32 (&a)[4], u64 b, int more) {
   asm volatile(
@@ -54,16 +46,6 @@ __device__ __forceinline__ u64 describe(u32 address, int leading, int stride) {
 __device__ __forceinline__ void begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void submit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void finish() { asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory"); }
-__device__ __forceinline__ void wait(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}\n" ::"r"(
-          barrier),
-      "r"(parity)
-      : "memory");
-}
-__device__ __forceinline__ void arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
-}
 __device__ __forceinline__ void expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(barrier), "r"(bytes) : "memory");
 }
