@@ -119,7 +119,8 @@ def _parent(path: str, known: Container[str]) -> str | None:
 def count_operations(name: str, tiny: bool, frames: int, size: int, guided: bool, clips: int = 1) -> Counter[str]:
     """Floating-point operations of one evaluation by part, from a pass on torch's ``meta`` device.
 
-    A multiplication and an addition count two; normalisations and activations are not counted.
+    A multiplication and an addition count two; normalisations and activations are not counted. Of a guided evaluation
+    both predictions are counted in full, although the package computes once what they share.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -131,10 +132,8 @@ def count_operations(name: str, tiny: bool, frames: int, size: int, guided: bool
     control: AnimatorControl = backbone.prepare_control(torch.zeros(clips, frames, size, size, 3, device=device))
     latents = torch.zeros(clips, frames, LATENT_CHANNELS, side, side, device=device)
     with FlopCounterMode(display=False) as counter:
-        if guided:
-            backbone.predict_guided(latents, 0, reference, control, 3.5)
-        else:
-            backbone.predict(latents, 0, reference, control, conditional=True)
+        for conditional in (True, False) if guided else (True,):
+            backbone.predict(latents, 0, reference, control, conditional=conditional)
     counts = counter.get_flop_counts()
     parts: Counter[str] = Counter()
     for path, operations in counts.items():

@@ -76,6 +76,14 @@ def interleave(x: Tensor, shift: Tensor) -> Tensor:
     return out
 
 
+def join(qkv: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    frames = len(qkv) // len(keys)
+    own = qkv.chunk(3, -1)[1:]
+    pairs = zip(own, (keys, values), strict=True)
+    joined_keys, joined_values = (torch.cat([one, more.repeat_interleave(frames, 0)], 1) for one, more in pairs)
+    return joined_keys, joined_values
+
+
 def temporal_attention(qkv: Tensor, frames: int, heads: int) -> Tensor:
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).unflatten(0, (-1, frames)).permute(3, 0, 2, 4, 1, 5)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
@@ -106,6 +114,7 @@ NAMES = (
     "gated_product",
     "group_norm",
     "interleave",
+    "join",
     "spatial_attention",
     "takes_attention",
     "takes_gated_product",

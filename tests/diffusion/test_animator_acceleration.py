@@ -244,6 +244,17 @@ def test_interleave(dtype: torch.dtype) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", _HALF)
+@pytest.mark.parametrize(("tokens", "others", "width"), [(15, 7, 640), (64, 64, 1280)])
+def test_join(tokens: int, others: int, width: int, dtype: torch.dtype) -> None:
+    qkv, reference = _random(6, tokens, 3 * width, dtype=dtype), _random(2, others, 2 * width, seed=1, dtype=dtype)
+    for joined, expected in zip(
+        layers.join(qkv, *reference.chunk(2, -1)), kernel_references.join(qkv, *reference.chunk(2, -1)), strict=True
+    ):
+        assert torch.equal(joined, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", _HALF)
 @pytest.mark.parametrize(("frames", "width"), [(1, 8), (16, 40), (12, 80), (24, 160), (32, 40)])
 def test_temporal_attention(frames: int, width: int, dtype: torch.dtype) -> None:
     qkv = _random(2 * frames, 15, 3 * 8 * width, dtype=dtype)

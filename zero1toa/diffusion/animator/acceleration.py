@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +16,8 @@ from zero1toa.diffusion.animator.attention import SpatialTransformer
 from zero1toa.diffusion.animator.blocks import ResnetBlock, Upsample
 from zero1toa.diffusion.animator.motion import MotionModule
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def accelerate(networks: AnimatorNetworks, device: torch.device, dtype: torch.dtype) -> None:
@@ -59,6 +63,24 @@ def replace_layers(networks: AnimatorNetworks) -> None:
     embedding = networks.denoiser.time_embedding
     embedding.forward = types.MethodType(fused.time_shifts, embedding)  # type: ignore[method-assign]
     networks.denoiser.finish = types.MethodType(fused.finish, networks.denoiser)  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def recorded_kernels(device: torch.device) -> Iterator[None]:
+    """Which kernels an evaluation is recorded with: those of :func:`attention_kernels`, and products as they come.
+
+    cuBLAS chooses products that clear a workspace first, two launches before nearly half of them, wherever it is given
+    one. torch gives it one for each stream, so that this holds for streams that have multiplied nothing yet.
+    """
+    given = _WORKSPACE in os.environ
+    os.environ.setdefault(_WORKSPACE, ":0:0")
+    try:
+        with warnings.catch_warnings(), attention_kernels(device):
+            warnings.filterwarnings("ignore", "Requested unified CUBLASLT workspace")  # that it gets none, either
+            yield
+    finally:
+        if not given:
+            del os.environ[_WORKSPACE]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zero1toa.acceleration import Replay
 from zero1toa.diffusion.animator import autoencoder
-from zero1toa.diffusion.animator.acceleration import accelerate, attention_kernels
+from zero1toa.diffusion.animator.acceleration import accelerate, recorded_kernels
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.drawing import DrawingStyle, draw_track
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
@@ -96,7 +96,7 @@ class AnimatorBackbone(abc.ABC):
         self.replay: Replay | None = None
         if compiled and self._device.type == "cuda":
             accelerate(networks, self._device, dtype)
-            kernels = functools.partial(attention_kernels, self._device)
+            kernels = functools.partial(recorded_kernels, self._device)
             self.replay = Replay(self.evaluate, self._device, kernels)
 
     @property
@@ -225,13 +225,14 @@ class AnimatorBackbone(abc.ABC):
         Returns:
             v, float32; of ``both`` the conditional ones first.
         """
-        x, clips = latents.to(self._dtype), len(latents)
-        if halves == "both":
-            x = torch.cat([x] * 2)
-            features = tuple(torch.cat([f, torch.zeros_like(f) if self.null_control else f]) for f in features)
-        elif halves == "null" and self.null_control:
+        x, clips, twice = latents.to(self._dtype), len(latents), halves == "both"
+        if self.null_control and halves == "both":
+            x, twice = torch.cat([x, x]), False  # they differ from the start
+            features = tuple(torch.cat([f, torch.zeros_like(f)]) for f in features)
+        elif self.null_control and halves == "null":
             features = ()
-        return self.networks.denoiser(x, level, features, contexts, 0 if halves == "null" else clips).float()
+        seeing = 0 if halves == "null" else clips
+        return self.networks.denoiser(x, level, features, contexts, seeing, twice).float()
 
     def _with_prompt(self, contexts: tuple[LayerContext, ...], prompt: Tensor) -> tuple[LayerContext, ...]:
         """Contexts that read a prompt of each frame ``[B, T, n, D]`` instead of the identity's."""

@@ -111,6 +111,7 @@ class Stage(nn.Module):
         frames: int,
         contexts: tuple[LayerContext, ...],
         split: int,
+        twice: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Run one layer.
 
@@ -121,12 +122,15 @@ class Stage(nn.Module):
             time: ``[1, E]``.
             frames: frames per clip.
             contexts: what this stage's spatial transformers read.
-            split: leading entries of N that see the reference.
+            split: leading entries that see the reference.
+            twice: go on with the feature map followed by itself, from the attention on.
 
         Returns:
             The feature map, and the normed tokens of the layer's self-attention, None if it has no attention.
         """
         x, normed = self.resnets[index](x, time, skip), None
+        if twice:
+            x = torch.cat([x, x])
         if index < len(self.attentions):
             x, normed = self.attentions[index](x, contexts[index], split)
         if index < len(self.motion_modules):

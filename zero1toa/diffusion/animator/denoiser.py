@@ -44,6 +44,7 @@ class Denoiser(UNet):
         control: tuple[Tensor, ...],
         contexts: tuple[LayerContext, ...],
         with_reference: int,
+        twice: bool = False,
     ) -> Tensor:
         """Predict v.
 
@@ -54,14 +55,17 @@ class Denoiser(UNet):
             contexts: what each spatial transformer reads; those of ``reference`` and ``prompt`` belong to the leading
                 ``with_reference`` clips, ``null_prompt`` to the others.
             with_reference: number of leading clips that see reference and prompt.
+            twice: predict all clips a second time, behind the first. With ``with_reference`` B these are the two
+                predictions of guidance, which share what comes before the first attention.
 
         Returns:
-            ``[B, T, 4, h, w]``.
+            ``[B, T, 4, h, w]``, or ``[2 B, T, 4, h, w]``.
         """
         frames = latents.shape[1]
         split = with_reference * frames
-        x, _ = self.traverse(latents.flatten(0, 1), timestep, frames, control, contexts, split, collect=False)
-        return self.finish(x).unflatten(0, latents.shape[:2])
+        flat = latents.flatten(0, 1)
+        x, _ = self.traverse(flat, timestep, frames, control, contexts, split, collect=False, twice=twice)
+        return self.finish(x).unflatten(0, (-1, frames))
 
     def finish(self, x: Tensor) -> Tensor:
         """The last feature map ``[N, C, h, w]`` to v ``[N, 4, h, w]``."""

@@ -17,6 +17,7 @@ from zero1toa.diffusion.animator.attention import (
     LayerContext,
     SelfAttention,
     SpatialTransformer,
+    attend,
     to_tokens,
 )
 from zero1toa.diffusion.animator.blocks import ResnetBlock, TimeEmbedding
@@ -29,6 +30,7 @@ from zero1toa.diffusion.animator.kernels.layers import (
     gated_product,
     group_norm,
     interleave,
+    join,
     spatial_attention,
     takes_attention,
     takes_gated_product,
@@ -165,7 +167,17 @@ def _attend_space(layer: SelfAttention, normed: Tensor, reference: KeyValue | No
     keys, values = (None, None) if reference is None or split == 0 else reference
     if takes_attention(qkv, keys, layer.heads):
         return layer.to_out(spatial_attention(qkv, keys, values, split, layer.heads))
-    return layer.to_out(layer.attend(qkv, reference, split))
+    queries, own_keys, own_values = qkv.chunk(3, -1)
+    if keys is None or values is None:
+        return layer.to_out(attend(queries, own_keys, own_values, layer.heads))
+    out, project = torch.empty_like(normed), layer.to_out
+    seeing, others = slice(split), slice(split, None)
+    joined_keys, joined_values = join(qkv[seeing], keys, values)
+    for part, k, v in ((seeing, joined_keys, joined_values), (others, own_keys[others], own_values[others])):
+        if len(out[part]):
+            attended = attend(queries[part], k, v, layer.heads)
+            torch.addmm(project.bias, attended.flatten(0, 1), project.weight.t(), out=out[part].flatten(0, 1))
+    return out
 
 
 def motion_module(layer: MotionModule, x: Tensor, frames: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from zero1toa.diffusion.animator.attention import LayerContext, SpatialTransformer
@@ -64,6 +65,7 @@ class UNet(nn.Module):
         contexts: tuple[LayerContext, ...],
         split: int,
         collect: bool,
+        twice: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
         """Everything up to the last resolution on the way up.
 
@@ -74,23 +76,26 @@ class UNet(nn.Module):
             control: landmark features ``[N, C, h', w']``: the first is added behind the first convolution, a further
                 one behind each resolution on the way down, where it does not reach the skip connections.
             contexts: what each spatial transformer reads.
-            split: leading entries of N that see the reference.
+            split: leading entries that see the reference.
             collect: whether to gather the normed tokens of every self-attention.
+            twice: let all latents go through a second time, behind themselves. Up to the first attention, where those
+                that see the reference begin to differ, one pass stands for both.
 
         Returns:
-            The last feature map ``[N, C, h, w]``, and the gathered tokens ``[N, h' * w', C]``.
+            The last feature map ``[N, C, h, w]`` (``twice``: 2 N), and the gathered tokens ``[N, h' * w', C]``.
         """
         features: list[Tensor] = []
         time = self.time_embedding(timestep)
         x = self.conv_in(latents)
         if control:
             x = x + control[0]
-        skips = [x]
+        skips = [torch.cat([x, x]) if twice else x]
         for level, stage in enumerate(self.stages()):
             down, up = level < len(self.down_blocks), level > len(self.down_blocks)
             for index in range(len(stage.resnets)):
                 skip = skips.pop() if up else None
-                x, normed = stage.layer(index, x, skip, time, frames, contexts, split)
+                first = level == index == 0
+                x, normed = stage.layer(index, x, skip, time, frames, contexts, split, twice and first)
                 if down:
                     skips.append(x)
                 if collect and normed is not None:
@@ -101,5 +106,6 @@ class UNet(nn.Module):
                 if down:
                     skips.append(x)
             if down and len(control) > level + 1:
-                x = x + control[level + 1]
+                feature = control[level + 1]
+                x = (x.unflatten(0, (-1, len(feature))) + feature).flatten(0, 1)
         return x, features

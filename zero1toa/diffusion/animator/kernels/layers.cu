@@ -237,3 +237,19 @@ extern "C" __global__ void interleave(const uint4* x, const uint4* shift, uint4*
     target[(long)column * vectors + threadIdx.x] = pack8(values);
   }
 }
+
+// ---- keys and values of a clip's pictures, followed by its reference's ----------------------------------------------
+// `qkv` [pictures, tokens, 3, vectors], of the reference `keys` and `values` [clips, more, vectors] in rows `stride` vectors
+// apart, to [pictures, tokens + more, 2, vectors]. A thread for each vector of a row.
+
+extern "C" __global__ void join(const uint4* qkv, const uint4* keys, const uint4* values, uint4* out, int tokens,
+                                int more, int vectors, int stride, int frames, int per_block) {
+  const int column = threadIdx.x, last = min(tokens + more, (int)(blockIdx.x + 1) * per_block);
+  const uint4* own = qkv + (long)blockIdx.y * tokens * 3 * vectors + vectors + column;
+  const uint4* other = column < vectors ? keys + column : values + column - vectors;
+  other += (long)(blockIdx.y / frames) * more * stride;
+  uint4* target = out + (long)blockIdx.y * (tokens + more) * 2 * vectors + column;
+#pragma unroll 4
+  for (int row = blockIdx.x * per_block + threadIdx.y; row < last; row += blockDim.y)
+    target[(long)row * 2 * vectors] = row < tokens ? own[(long)row * 3 * vectors] : other[(long)(row - tokens) * stride];
+}

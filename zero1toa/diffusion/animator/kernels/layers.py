@@ -211,6 +211,29 @@ def interleave(x: Tensor, shift: Tensor) -> Tensor:
     return out
 
 
+def join(qkv: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of pictures, followed by those of their clip's reference.
+
+    Args:
+        qkv: queries, keys and values of B clips' pictures side by side ``[N, n, 3 C]``.
+        keys: of the references ``[B, m, C]``, perhaps a part of wider rows.
+        values: likewise, in rows as wide.
+
+    Returns:
+        Keys and values ``[N, n + m, C]``, each a half of the same rows.
+    """
+    pictures, tokens, width = qkv.shape
+    (clips, more, channels), vectors = keys.shape, width // 3 // _VECTOR
+    joined = qkv.new_empty(pictures, tokens + more, 2 * channels)
+    lines = _lines(2 * vectors)
+    share = 8 * lines
+    _layers("join", qkv)(
+        (math.ceil((tokens + more) / share), pictures), (2 * vectors, lines), qkv, keys, values, joined, tokens, more,
+        vectors, keys.stride(1) // _VECTOR, pictures // clips, share,
+    )  # fmt: skip
+    return joined[..., :channels], joined[..., channels:]
+
+
 _SPATIAL_WIDTH, _SPATIAL_TILE, _SPATIAL_ROWS = 40, 64, 256
 _SPATIAL_THREADS, _ARRANGING_THREADS = 640, 640
 
