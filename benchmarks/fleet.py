@@ -35,6 +35,8 @@ from zero1toa.types import LandmarkTrack, Receipt, RefineRequest, SampleKey
 CYCLES = 4000
 COMMITS = 1500
 KILLS = 5
+CLIPS = 50
+"""Clips of an avatar, which take turns: commits are mostly new versions, as in a real dataset."""
 KEY = SampleKey("spatial", "clip")
 
 
@@ -147,7 +149,29 @@ def request(avatar: str, number: int) -> RefineRequest:
     """A request whose clip and render have half a mebibyte each: 1 MiB to commit."""
     frames = np.random.default_rng(number).integers(0, 256, (2, 296, 296, 3), np.uint8)
     track = LandmarkTrack(np.zeros((2, 478, 2), np.float32), np.ones(2, bool), np.zeros(2, bool))
-    return RefineRequest(avatar, SampleKey("spatial", f"clip-{number}"), 0, 0, 0, frames, track, 1, "none", number)
+    return RefineRequest(avatar, KEY, 0, 0, 0, frames, track, 1, "none", number)
+
+
+def nth(like: RefineRequest, avatar: str, number: int) -> RefineRequest:
+    """The same pictures as an avatar's commit of this number."""
+    key, version = SampleKey("spatial", f"clip-{number % CLIPS}"), number // CLIPS
+    return dataclasses.replace(like, avatar=avatar, key=key, base_version=version, seed=number)
+
+
+def files_alone(folder: Path, commits: int) -> float:
+    """The files of a commit a second, written and flushed by the shortest way, one after the other."""
+    pictures, record = np.random.default_rng(0).bytes(1 << 20), bytes(300)
+
+    def client(_: int) -> None:
+        for number in range(commits):
+            for name, content in (("pictures", pictures), ("record", record)):
+                with (folder / f"{name}-{number}.tmp").open("xb", buffering=0) as file:
+                    file.write(content)
+                    os.fsync(file.fileno())
+                os.replace(file.name, folder / f"{name}-{number}")
+
+    folder.mkdir()
+    return _rate(commits, [(client, 0)])
 
 
 def store_alone(folder: Path, commits: int) -> float:
@@ -157,8 +181,7 @@ def store_alone(folder: Path, commits: int) -> float:
 
     def client(_: int) -> None:
         for number in range(commits):
-            like = made[number % len(made)]
-            one = dataclasses.replace(like, key=SampleKey("spatial", f"clip-{number}"))
+            one = nth(made[number % len(made)], store.avatar, number)
             assert store.commit(one, one.frames, {}).status == "committed"
 
     return _rate(commits, [(client, 0)])
@@ -201,9 +224,7 @@ def store_commits(folder: Path, commits: int, kills: int, clients: int = 4) -> t
 
     def client(dataset: DatasetRef) -> None:
         for number in range(commits // clients):
-            like = made[number % len(made)]
-            key = SampleKey("spatial", f"clip-{number}")
-            one = RefineRequest(dataset.avatar, key, 0, 0, 0, like.frames, like.landmarks, 1, "none", number)
+            one = nth(made[number % len(made)], dataset.avatar, number)
             answer = ray.get(store.commit.remote(dataset, Refined(one, one.frames, {})))
             assert answer.status in ("committed", "duplicate")
             with lock:
@@ -268,8 +289,10 @@ def measure_store(where: Path | None) -> None:
     """
     with tempfile.TemporaryDirectory(dir=where) as name:
         folder = Path(name)
+        plain = files_alone(folder / "plain", COMMITS)
         alone = store_alone(folder / "alone", COMMITS)
-        print(f"store, in one process           {alone:8.0f} commits/s   goal 300", flush=True)
+        told = f"{alone / plain:.2f} of {plain:.0f}/s for the same files without a store"
+        print(f"store, in one process           {alone:8.0f} commits/s, {told}   goal 300", flush=True)
         empty = mebibytes_handed_over(COMMITS)
         for kills in (0, KILLS):
             rate, lost = store_commits(folder / f"kills-{kills}", COMMITS, kills)

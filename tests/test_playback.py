@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from zero1toa.avatar.bundle import Bundle, fingerprint, read_bundle, write_bundle
 from zero1toa.avatar.initialisation import initialise
@@ -64,6 +65,31 @@ def test_a_pose_in_the_head_s_own_coefficients_is_seen_as_through_arkit(player: 
     params = player.head.arkit(torch.from_numpy(weights), player.identity.replace(neck=torch.from_numpy(necks)))
     posed = np.stack(list(player.posed_frames(params, 20.0, 5.0, SIZE)))
     np.testing.assert_array_equal(posed, player.render(weights, 20.0, 5.0, SIZE, neck=necks))
+
+
+def test_larger_pictures_show_what_training_saw(player: AvatarPlayer):
+    """Colours that change from one Gaussian to the next are as smooth in a large picture as in the one of training."""
+    bundle = dataclasses.replace(player.bundle, avatar=copy.deepcopy(player.bundle.avatar))
+    with torch.no_grad():
+        bundle.avatar.sh0.copy_(torch.randn(bundle.avatar.sh0.shape, generator=torch.Generator().manual_seed(0)))
+    trained = dataclasses.replace(bundle, config={"avatar": {"keep_margins": True}, "render": {"size": 64}})
+    plain, smooth = AvatarPlayer(bundle, player.head), AvatarPlayer(trained, player.head)
+    small = smooth.portrait_view(64).astype(float)
+    np.testing.assert_array_equal(small, plain.portrait_view(64))
+
+    def roughness(one: AvatarPlayer) -> float:
+        large = one.portrait_view(256).astype(float).reshape(64, 4, 64, 4, 3)
+        return float(large.std((1, 3)).mean())
+
+    enlarged = np.asarray(Image.fromarray(small.astype(np.uint8)).resize((256, 256), Image.Resampling.BICUBIC))
+    expected = float(enlarged.astype(float).reshape(64, 4, 64, 4, 3).std((1, 3)).mean())
+    assert expected < roughness(smooth) < (expected + roughness(plain)) / 2
+
+    eyes = torch.stack([player.head.regions[f"eye_{side}"] for side in ("left", "right")]).any(0)[bundle.avatar.binding]
+    pose = torch.zeros(1, 52), torch.zeros(1, 3), *smooth.cameras(0.0, 0.0, 256, 1)
+    shown, own = (one.place(*pose).scales[0] for one in (smooth, plain))
+    assert torch.equal(shown[eyes], own[eyes])
+    assert (shown > own).all(-1).sum() > 0.9 * (~eyes).sum()
 
 
 def test_the_neck_turns_as_documented(player: AvatarPlayer):

@@ -141,3 +141,12 @@ def test_ray_gives_a_job_that_it_stops_the_time_for_checkpoints(tmp_path: Path, 
     ended = client.get_job_info(submitted)
     assert (ended.status, ended.driver_exit_code) == (JobStatus.STOPPED, None)
     assert client.get_job_logs(submitted).endswith("stopped; the same job continues\n")
+
+
+def test_a_job_with_failed_portraits_has_its_own_exit_code(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "ada.png").write_bytes(b"no image")
+    process = started(tmp_path)
+    said, errors = process.communicate()
+    assert process.returncode == 3, (process.returncode, said, errors)
+    assert "1 rejected" in said

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from zero1toa.avatar.eye_region import eye_triangles
 from zero1toa.avatar.gaussians import GaussianAvatar
 from zero1toa.avatar.hair import fit_hair
 from zero1toa.avatar.initialisation import initialise
@@ -18,8 +19,6 @@ from zero1toa.avatar.projection import project_portrait
 from zero1toa.config import AvatarConfig
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.types import Portrait
-
-_PAINTED = ("lids_left", "lids_right", "eye_left", "eye_right")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +89,7 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
     avatar = initialise(head, rest, config, None if config.by_region else {})
     seen = torch.ones(len(avatar), device=device)
     # Refined clips know an open eye better than a closed one, and would open what follows the lids.
-    painted = torch.stack([head.regions[name] for name in _PAINTED]).any(0)
-    kept = torch.isin(head.faces, torch.unique(head.faces[painted])).any(1)[avatar.binding]
+    kept = eye_triangles(head)[avatar.binding]
     if config.project_portrait:
         seen, margin = project_portrait(avatar, head, rest, posed, image, viewmat, K)
         seen, kept = seen * margin, kept | (margin < 0.9)

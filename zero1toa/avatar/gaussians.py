@@ -102,19 +102,22 @@ class GaussianAvatar(nn.Module):
         learnt = {name: getattr(self, name).detach() for name in PARAMETERS}
         return {**learnt, "binding": self.binding}
 
-    def splats(self, vertices: Tensor, faces: Tensor | None = None) -> WorldGaussians:
+    def splats(self, vertices: Tensor, faces: Tensor | None = None, variance: Tensor | None = None) -> WorldGaussians:
         """Gaussians on a posed head.
 
         Args:
             vertices: ``[B, V, 3]`` (or any leading dimensions), metres.
             faces: triangles ``[F, 3]`` that the bindings refer to; the avatar's own when None.
+            variance: added to the squared scales, square metres ``[B, N]``; see :mod:`zero1toa.avatar.smoothing`.
 
         Returns:
             Means, quaternions and scales with the leading dimensions of ``vertices``; opacities and colours without.
         """
         frames = rigging.triangle_frames(vertices, self.faces if faces is None else faces)
-        moved = rigging.local_to_global(frames, self.binding, self.means, self.quats, self.log_scales)
-        return WorldGaussians(*moved, self.opacities, self.colors)
+        means, quats, scales = rigging.local_to_global(frames, self.binding, self.means, self.quats, self.log_scales)
+        if variance is not None:
+            scales = (scales.square() + variance[..., None]).sqrt()
+        return WorldGaussians(means, quats, scales, self.opacities, self.colors)
 
     def render(
         self,
@@ -125,6 +128,7 @@ class GaussianAvatar(nn.Module):
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
         backend: str = "auto",
         values: Tensor | None = None,
+        variance: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Picture of each of B posed heads in each of its C cameras.
 
@@ -136,6 +140,7 @@ class GaussianAvatar(nn.Module):
             background: sRGB colour.
             backend: as ``RenderConfig.backend``.
             values: what to draw in place of the colours ``[N, 3]``.
+            variance: as in :meth:`splats`.
 
         Returns:
             Pictures ``[B, C, H, W, 3]``, alphas ``[B, C, H, W, 1]`` and the rasteriser's ``meta``.
@@ -143,7 +148,7 @@ class GaussianAvatar(nn.Module):
         from zero1toa.render.rasterize import rasterize
 
         width, height = (size, size) if isinstance(size, int) else size
-        world = self.splats(vertices)
+        world = self.splats(vertices, variance=variance)
         batch = vertices.shape[:-2]
         colors = (world.colors if values is None else values).expand(*batch, -1, -1).contiguous()
         opacities = world.opacities.expand(*batch, -1).contiguous()

@@ -68,6 +68,6 @@ class LivePlayer:
             places = self._places[frames] = int(_ROOM * needed)
 
     def _drawn(self, arkit: Tensor, neck: Tensor, viewmats: Tensor, Ks: Tensor, places: int) -> tuple[Tensor, Tensor]:
-        world = self._place(arkit, neck)
+        world = self._place(arkit, neck, viewmats, Ks)
         pictures, _, pairs = rasterize_recordable(*world, viewmats, Ks, self.size, self.size, self._background, places)
         return pictures.clamp(0, 1), pairs

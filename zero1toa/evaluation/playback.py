@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from zero1toa.avatar.bundle import Bundle
+from zero1toa.avatar.eye_region import eye_triangles
 from zero1toa.avatar.gaussians import WorldGaussians
+from zero1toa.avatar.smoothing import lacking_variance, pixel_size
 from zero1toa.head.arkit import ARKIT_NAMES
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.render.cameras import distance_for_fill, intrinsics, orbit, resize_intrinsics
@@ -46,6 +48,7 @@ class AvatarPlayer:
         self._backend = backend
         self._chunk = 16 if self.device.type == "cuda" else 4
         self._portrait = bundle.params.to(self.device)
+        self._trained, self._trained_pixel = self._training()
         rest = self.pose(torch.zeros(1, len(ARKIT_NAMES)))
         low, high = self._extent(rest)
         self.height = float(high[1] - low[1])
@@ -63,9 +66,10 @@ class AvatarPlayer:
         turned = torch.zeros(len(arkit), 3, device=self.device) if neck is None else neck.to(self.device)
         return self.head.arkit(arkit, self.identity.replace(neck=turned))
 
-    def place(self, arkit: Tensor, neck: Tensor) -> WorldGaussians:
-        """The Gaussians of T poses, given as to :meth:`pose`."""
-        return self._avatar.splats(self.head.vertices(self.pose(arkit, neck)))
+    def place(self, arkit: Tensor, neck: Tensor, viewmats: Tensor, Ks: Tensor) -> WorldGaussians:
+        """The Gaussians of T poses, given as to :meth:`pose`, for a camera each ``[T, 4, 4]``, ``[T, 3, 3]``."""
+        variance = self._variance(viewmats[:, None], Ks[:, None])
+        return self._avatar.splats(self.head.vertices(self.pose(arkit, neck)), variance=variance)
 
     @property
     def identity(self) -> HeadParams:
@@ -182,12 +186,31 @@ class AvatarPlayer:
             size,
             (0.0, 0.0, 0.0) if background is None else background,
             self._backend,
+            variance=self._variance(viewmats.unsqueeze(axis), Ks.unsqueeze(axis)),
         )
         pictures, alphas = pictures.flatten(0, 1), alphas.flatten(0, 1).clamp(0, 1)
         if background is None:
             # Over black the colour is premultiplied; straight alpha is what picture files hold.
             pictures = torch.cat([pictures / alphas.clamp(min=1e-4), alphas], dim=-1)
         return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+    def _training(self) -> tuple[Tensor, float]:
+        """Which Gaussians were trained ``[N]``, 0 or 1, and the width in metres of the pixels that they saw."""
+        config = self.bundle.config
+        trained = torch.ones(len(self._avatar), device=self.device)
+        if config.get("avatar", {}).get("keep_margins"):
+            trained[eye_triangles(self.head)[self._avatar.binding]] = 0.0
+        size = config.get("render", {}).get("size")
+        if size is None:  # a bundle that no run has made
+            return trained, 0.0
+        middle = self.head.vertices(self._portrait.map(lambda tensor: tensor[None]))[0].mean(0)
+        viewmat, K = (torch.as_tensor(given).to(middle) for given in (self.bundle.viewmat, self.bundle.K))
+        return trained, float(pixel_size(viewmat, K, middle)) * self.bundle.size / size
+
+    def _variance(self, viewmats: Tensor, Ks: Tensor) -> Tensor:
+        """What Gaussians lack ``[B, N]`` in C cameras for each of B sets ``[B, C, 4, 4]``, ``[B, C, 3, 3]``."""
+        shown = pixel_size(viewmats, Ks, self.center).amin(-1, keepdim=True)
+        return lacking_variance(self._trained_pixel, shown) * self._trained
 
     @torch.no_grad()
     def _extent(self, params: HeadParams) -> tuple[Tensor, Tensor]:

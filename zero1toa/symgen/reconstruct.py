@@ -28,6 +28,7 @@ from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.avatar.losses import LossTerms, ReconstructionLoss, drawn
 from zero1toa.avatar.optimizer import AvatarOptimizer
 from zero1toa.avatar.picture_sampling import is_colorful, smooth_step
+from zero1toa.avatar.strain import strain
 from zero1toa.config import Config, to_dict
 from zero1toa.curriculum.cameras import Lens
 from zero1toa.curriculum.clips import clip_spec
@@ -143,7 +144,7 @@ class Reconstruction:
         self._asked = (self._matte > _INSIDE).float()  # where the portrait's colours are asked for
         self._portrait_colors = (picture - (1 - matte) * self._background) / self._matte.clamp_min(_INSIDE)
         if config.avatar.facing_only:
-            self._facing[PORTRAIT] = self._seen[None]
+            self._facing[PORTRAIT] = (self._seen * self._calm())[None]
             clear = self._posed.mean_of(self.gaussians, PORTRAIT, 0, seen)
             self._asked *= smooth_step((clear - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
@@ -276,6 +277,15 @@ class Reconstruction:
         if self.config.avatar.keep_margins:
             share = torch.where(self._kept, 0.0, share)
         return share
+
+    def _calm(self) -> Tensor:
+        """How far the portrait's expression leaves triangles as they are at rest, 0 to 1 ``[F]``.
+
+        The folds of a smile are where skin is strained. Sharpened there, they become scars of the face at rest.
+        """
+        rest = self.head.neutral().to(self._device).replace(shape=self.params.shape, offset=self.params.offset)
+        kept = strain(self.head.faces, *(self.head.vertices(pose) for pose in (self.params, rest)))
+        return smooth_step((kept - _STRAINED[0]) / (_STRAINED[1] - _STRAINED[0]))
 
     def _on_triangles(self, values: Tensor) -> Tensor:
         """Means over the Gaussians of each triangle ``[F]`` of their values ``[N]``."""
@@ -516,6 +526,7 @@ class Reconstruction:
 
 
 _CLEAR = (0.4, 0.9)  # how clearly the portrait must show a pixel to be asked for in part, and in full
+_STRAINED = (0.8, 0.95)  # lengths from 1 to which skin is strained, where the portrait trains nothing, and in full
 _SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
 _INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired")
