@@ -12,6 +12,17 @@ def _none(*_):
     raise AssertionError("nothing is fetched here")
 
 
+def _edges(trainer):
+    """Lengths of each triangle's edges ``[F, 3]`` at the portrait's expression over those at rest."""
+    params = trainer.params
+    rest = trainer.head.neutral().replace(shape=params.shape, offset=params.offset)
+    lengths = []
+    for pose in (params, rest):
+        corners = trainer.head.vertices(pose)[trainer.head.faces]
+        lengths.append((corners - corners.roll(1, 1)).norm(dim=-1))
+    return lengths[0] / lengths[1].clamp_min(1e-9)
+
+
 @pytest.mark.parametrize(
     ("overrides", "portrait_tells"),
     [
@@ -34,7 +45,13 @@ def test_clips_leave_alone_what_the_portrait_is_asked_for(overrides, portrait_te
     assert clear.sum() > 100
     if portrait_tells:
         assert share[clear].max() < 0.02
-        assert trainer._share(PORTRAIT, [0])[clear].min() > 0.98
+        own, edges = trainer._share(PORTRAIT, [0]), _edges(trainer)
+        same = ((edges - 1).abs() < 1e-3).all(1)  # skin that the portrait's expression does not strain
+        assert (clear & same).sum() > 100
+        assert own[clear & same].min() > 0.98
+        strained = ((edges < 0.79) | (edges > 1 / 0.79)).any(1)
+        assert (clear & strained).any()
+        assert not own[strained].any()
     else:
         assert (share[clear] > 0.9).sum() > 100
     assert torch.isfinite(share).all()

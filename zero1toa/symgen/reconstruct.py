@@ -145,8 +145,7 @@ class Reconstruction:
         self._portrait_colors = (picture - (1 - matte) * self._background) / self._matte.clamp_min(_INSIDE)
         if config.avatar.facing_only:
             self._facing[PORTRAIT] = (self._seen * self._calm())[None]
-            clear = self._posed.mean_of(self.gaussians, PORTRAIT, 0, seen)
-            self._asked *= smooth_step((clear - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
+            self._asked *= self._clarity(seen)
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
         self._density_generator = torch.Generator().manual_seed(config.seed)
 
@@ -277,6 +276,30 @@ class Reconstruction:
         if self.config.avatar.keep_margins:
             share = torch.where(self._kept, 0.0, share)
         return share
+
+    def _clarity(self, seen: Tensor) -> Tensor:
+        """How clearly the portrait shows what lies at each of its pixels, for asking for its colours there.
+
+        Args:
+            seen: of each Gaussian ``[N]``.
+
+        Returns:
+            ``[1, H, W, 1]``, 0 to 1.
+        """
+        # What is asked for at a face's rim stands as a line on cheeks that are seen from the side.
+        rest = self.head.vertices(self.head.neutral().to(self._device).replace(shape=self.params.shape))
+        middle, face = rest[self.head.faces].mean(1), self.head.regions["face"].to(self._device)
+        eyes = middle[self.head.regions["eye_left"] | self.head.regions["eye_right"], 1].mean()
+        aside = middle[:, 0].abs()
+        side = face & (aside > _ASIDE * aside[face].max()) & (middle[:, 1] < eyes)
+        cheek = side[self.gaussians.binding].float()
+        loose = smooth_step((seen - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
+        seen_cheek, share, clear = (
+            self._posed.mean_of(self.gaussians, PORTRAIT, 0, values) for values in (seen * cheek, cheek, loose)
+        )
+        low, high = _CLEAR_CHEEK
+        strict = smooth_step((seen_cheek / share.clamp_min(1e-6) - low) / (high - low))
+        return torch.where(share > _CHEEK_SHARE, strict, clear)
 
     def _calm(self) -> Tensor:
         """How far the portrait's expression leaves triangles as they are at rest, 0 to 1 ``[F]``.
@@ -526,6 +549,9 @@ class Reconstruction:
 
 
 _CLEAR = (0.4, 0.9)  # how clearly the portrait must show a pixel to be asked for in part, and in full
+_CLEAR_CHEEK = (0.75, 1.0)  # the same where a cheek is seen
+_CHEEK_SHARE = 0.05  # from which share of its Gaussians a pixel shows a cheek
+_ASIDE = 0.5  # of half the face's width, from which on a face below its eyes is cheek and jaw
 _STRAINED = (0.8, 0.95)  # lengths from 1 to which skin is strained, where the portrait trains nothing, and in full
 _SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
 _INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
