@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zero1toa.errors import ConfigError, ZeroOneError, ending, nearest
+from zero1toa.stopping import stopped_as_by_ctrl_c
 
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in a submitted job
 
@@ -87,10 +87,9 @@ def run_job(job: Callable[[], int]) -> int:
     Args:
         job: does the work and returns its exit code.
     """
-    # ``ray job stop`` sends SIGTERM and waits: time for every avatar in work to write a checkpoint.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return job()
+        with stopped_as_by_ctrl_c():
+            return job()
     except (ZeroOneError, OSError, KeyboardInterrupt) as error:
         known = ending(error, "job")
         if known is None:

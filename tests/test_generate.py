@@ -154,20 +154,23 @@ def test_a_killed_run_continues_and_ends_with_everything(tmp_path: Path, mode: s
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ctrl_c_says_so_and_the_same_command_continues(tmp_path: Path):
+@pytest.mark.parametrize(("modes", "number"), [(("--serial",), signal.SIGINT), ((), signal.SIGTERM)])
+def test_a_stopped_command_says_so_and_the_same_one_continues(
+    modes: tuple[str, ...], number: signal.Signals, tmp_path: Path
+):
     output = tmp_path / "out"
     process = subprocess.Popen(
-        _command(output, "--serial"),
+        _command(output, *modes),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         # A test run that was started in the background ignores the signal, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     _wait_for(output / "checkpoint" / "state.pt", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert errors.decode().splitlines()[-1] == "stopped; the same command continues"
-    done = subprocess.run(_command(output, "--serial"), capture_output=True, text=True, check=False)
+    done = subprocess.run(_command(output, *modes), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (output / "metrics.json").is_file()

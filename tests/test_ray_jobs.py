@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ from zero1toa.distributed.trainer_pool import _STOP_SECONDS
 from zero1toa.errors import BackboneError, ConfigError, StorageError
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def sigterm() -> Iterator[None]:
-    """The answer of the test run, which a job in its process would replace."""
-    own = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, own)
 
 
 def test_arguments_are_split():

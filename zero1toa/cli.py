@@ -17,6 +17,7 @@ import typer
 
 from zero1toa import __version__
 from zero1toa.errors import ZeroOneError, ending
+from zero1toa.stopping import stopped_as_by_ctrl_c
 
 P = ParamSpec("P")
 
@@ -44,7 +45,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with stopped_as_by_ctrl_c():
+                command(*args, **kwargs)
         except (ZeroOneError, OSError, KeyboardInterrupt) as error:
             known = ending(error, "command")
             if known is None:

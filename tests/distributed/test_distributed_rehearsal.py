@@ -68,6 +68,10 @@ def test_the_simulation_foretells_a_fleet_within_five_percent(name, tmp_path):
     assert 0.999 * told.makespan <= real.seconds <= 1.05 * told.makespan
     assert real.effective_interval == pytest.approx(told.effective_interval, rel=0.05)
     assert (real.superseded, real.expired) == (0, 0)
+    assert real.clips == told.committed
+    assert real.busy == pytest.approx(told.whole.refiners_busy, abs=0.05)
+    ages = told.age_iterations
+    assert np.percentile(real.ages, [50, 95]) == pytest.approx([ages.p50, ages.p95], rel=0.05)
 
 
 def test_a_request_that_nobody_can_serve_fails_its_avatar_and_no_other(tmp_path):

@@ -294,11 +294,13 @@ class Reconstruction:
         side = face & (aside > _ASIDE * aside[face].max()) & (middle[:, 1] < eyes)
         cheek = side[self.gaussians.binding].float()
         loose = smooth_step((seen - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
-        seen_cheek, share, clear = (
-            self._posed.mean_of(self.gaussians, PORTRAIT, 0, values) for values in (seen * cheek, cheek, loose)
+        beside, shown, share, clear = (
+            self._posed.mean_of(self.gaussians, PORTRAIT, 0, values)
+            for values in (torch.zeros_like(seen), seen * cheek, cheek, loose)
         )
+        shown, share = shown - beside, share - beside
         low, high = _CLEAR_CHEEK
-        strict = smooth_step((seen_cheek / share.clamp_min(1e-6) - low) / (high - low))
+        strict = smooth_step((shown / share.clamp_min(1e-6) - low) / (high - low))
         return torch.where(share > _CHEEK_SHARE, strict, clear)
 
     def _calm(self) -> Tensor:
