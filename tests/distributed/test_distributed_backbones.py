@@ -42,7 +42,7 @@ def test_settings_are_compared(tmp_path, monkeypatch):
     output = Storage(tmp_path / "out")
     settings = [
         setting("four-steps", tmp_path, output, 2),
-        setting("sixty-steps", tmp_path, output, 2, "diffusion.steps=60"),
+        setting("network", tmp_path, output, 2, "diffusion.backbone=compact", "diffusion.steps=2", "render.size=64"),
         setting("missing", tmp_path, output, 2, "diffusion.backbone=aniportrait"),
     ]
     times, original = {}, backbone_benchmark.run_batch
@@ -60,13 +60,13 @@ def test_settings_are_compared(tmp_path, monkeypatch):
     rows = run_benchmark(settings, output, name="trial", say=said.append)
 
     assert said[0] == "3 settings, 2 at a time"
-    (began, ended), (other_began, other_ended) = times["four-steps"], times["sixty-steps"]
+    (began, ended), (other_began, other_ended) = times["four-steps"], times["network"]
     assert max(began, other_began) < min(ended, other_ended)
 
-    assert [row.setting for row in rows] == ["four-steps", "sixty-steps", "missing"]
-    for row in rows[:2]:
+    assert [row.setting for row in rows] == ["four-steps", "network", "missing"]
+    for row, backbone in zip(rows[:2], ("fake", "compact"), strict=True):
         ledger = list(Ledger(output / row.setting).rows().values())
-        assert (row.done, row.portraits, row.backbone, row.problem) == (2, 2, "fake", "")
+        assert (row.done, row.portraits, row.backbone, row.problem) == (2, 2, backbone, "")
         for name in ("psnr", "ssim", "iou"):
             expected = np.mean([one.metrics[name] for one in ledger])
             assert getattr(row, name) == pytest.approx(expected)
@@ -88,7 +88,7 @@ def test_settings_are_compared(tmp_path, monkeypatch):
     lines = list(csv.DictReader(StringIO(output.read_text("backbones.csv"))))
     assert float(lines[1]["flicker"]) == pytest.approx(rows[1].flicker)
     assert lines[2]["psnr"] == ""
-    assert "| sixty-steps | fake | 2 of 2 |" in output.read_text("backbones.md")
+    assert "| network | compact | 2 of 2 |" in output.read_text("backbones.md")
     with Image.open(BytesIO(output.read("backbones.png"))) as sheet:
         assert sheet.width > 7 * SIDE  # the portrait, and two views for each setting
         assert 2 * SIDE < sheet.height < 3 * SIDE
