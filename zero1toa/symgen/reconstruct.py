@@ -28,7 +28,6 @@ from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.avatar.losses import LossTerms, ReconstructionLoss, drawn
 from zero1toa.avatar.optimizer import AvatarOptimizer
 from zero1toa.avatar.picture_sampling import is_colorful, smooth_step
-from zero1toa.avatar.strain import strain
 from zero1toa.config import Config, to_dict
 from zero1toa.curriculum.cameras import Lens
 from zero1toa.curriculum.clips import clip_spec
@@ -43,6 +42,7 @@ from zero1toa.storage import Storage
 from zero1toa.symgen import checkpoint
 from zero1toa.symgen.distillation.distillation import ScoreDistillation
 from zero1toa.symgen.landmarks import Detector, LandmarkCounts, project_landmarks, track_landmarks
+from zero1toa.symgen.portrait_trust import calm, clarity
 from zero1toa.symgen.posing import PosedClips
 from zero1toa.symgen.refine import composite
 from zero1toa.symgen.result import LossCurve
@@ -144,8 +144,8 @@ class Reconstruction:
         self._asked = (self._matte > _INSIDE).float()  # where the portrait's colours are asked for
         self._portrait_colors = (picture - (1 - matte) * self._background) / self._matte.clamp_min(_INSIDE)
         if config.avatar.facing_only:
-            self._facing[PORTRAIT] = (self._seen * self._calm())[None]
-            self._asked *= self._clarity(seen)
+            self._facing[PORTRAIT] = (self._seen * calm(self.head, self.params))[None]
+            self._asked *= clarity(self._posed, PORTRAIT, self.gaussians, self.params, seen)
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
         self._density_generator = torch.Generator().manual_seed(config.seed)
 
@@ -276,41 +276,6 @@ class Reconstruction:
         if self.config.avatar.keep_margins:
             share = torch.where(self._kept, 0.0, share)
         return share
-
-    def _clarity(self, seen: Tensor) -> Tensor:
-        """How clearly the portrait shows what lies at each of its pixels, for asking for its colours there.
-
-        Args:
-            seen: of each Gaussian ``[N]``.
-
-        Returns:
-            ``[1, H, W, 1]``, 0 to 1.
-        """
-        # What is asked for at a face's rim stands as a line on cheeks that are seen from the side.
-        rest = self.head.vertices(self.head.neutral().to(self._device).replace(shape=self.params.shape))
-        middle, face = rest[self.head.faces].mean(1), self.head.regions["face"].to(self._device)
-        eyes = middle[self.head.regions["eye_left"] | self.head.regions["eye_right"], 1].mean()
-        aside = middle[:, 0].abs()
-        side = face & (aside > _ASIDE * aside[face].max()) & (middle[:, 1] < eyes)
-        cheek = side[self.gaussians.binding].float()
-        loose = smooth_step((seen - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0]))
-        beside, shown, share, clear = (
-            self._posed.mean_of(self.gaussians, PORTRAIT, 0, values)
-            for values in (torch.zeros_like(seen), seen * cheek, cheek, loose)
-        )
-        shown, share = shown - beside, share - beside
-        low, high = _CLEAR_CHEEK
-        strict = smooth_step((shown / share.clamp_min(1e-6) - low) / (high - low))
-        return torch.where(share > _CHEEK_SHARE, strict, clear)
-
-    def _calm(self) -> Tensor:
-        """How far the portrait's expression leaves triangles as they are at rest, 0 to 1 ``[F]``.
-
-        The folds of a smile are where skin is strained. Sharpened there, they become scars of the face at rest.
-        """
-        rest = self.head.neutral().to(self._device).replace(shape=self.params.shape, offset=self.params.offset)
-        kept = strain(self.head.faces, *(self.head.vertices(pose) for pose in (self.params, rest)))
-        return smooth_step((kept - _STRAINED[0]) / (_STRAINED[1] - _STRAINED[0]))
 
     def _on_triangles(self, values: Tensor) -> Tensor:
         """Means over the Gaussians of each triangle ``[F]`` of their values ``[N]``."""
@@ -550,11 +515,6 @@ class Reconstruction:
         }
 
 
-_CLEAR = (0.4, 0.9)  # how clearly the portrait must show a pixel to be asked for in part, and in full
-_CLEAR_CHEEK = (0.75, 1.0)  # the same where a cheek is seen
-_CHEEK_SHARE = 0.05  # from which share of its Gaussians a pixel shows a cheek
-_ASIDE = 0.5  # of half the face's width, from which on a face below its eyes is cheek and jaw
-_STRAINED = (0.8, 0.95)  # lengths from 1 to which skin is strained, where the portrait trains nothing, and in full
 _SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
 _INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired")
