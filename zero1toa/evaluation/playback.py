@@ -203,7 +203,7 @@ class AvatarPlayer:
         size = config.get("render", {}).get("size")
         if size is None:  # a bundle that no run has made
             return trained, 0.0
-        middle = self.head.vertices(self._portrait.map(lambda tensor: tensor[None]))[0].mean(0)
+        middle = self.head.vertices(self._portrait).mean(0)
         viewmat, K = (torch.as_tensor(given).to(middle) for given in (self.bundle.viewmat, self.bundle.K))
         return trained, float(pixel_size(viewmat, K, middle)) * self.bundle.size / size
 
