@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from figures import Figures
 from kernel_profile import profile_text
 from public_structure import PublicStructure
-from random_animator import NAMES, count_operations, prompt_of, random_backbone, sizes
+from random_animator import NAMES, count_operations, random_backbone, sizes
 from torch import Tensor
 
 from zero1toa.diffusion.animator.backbone import AnimatorBackbone
@@ -337,21 +337,24 @@ def public(bench: Bench, name: str) -> float:
     """The same refinement in the structure of the public pipelines, eager and in half precision; seconds."""
     dtype = torch.float16 if bench.cuda else torch.float32
     backbone = random_backbone(name, bench.options.tiny, bench.device, dtype, compiled=False)
-    pipeline, clip = PublicStructure(backbone), Clip(bench, 1)
-    prompt = prompt_of(name, sizes(name, bench.options.tiny), 1, bench.device).to(dtype)
-    portrait = torch.randn(1, 4, bench.size // 8, bench.size // 8, device=bench.device, dtype=dtype)
+    clip = Clip(bench, 1)
+    latents = torch.randn(1, bench.options.frames, 4, bench.size // 8, bench.size // 8, device=bench.device)
+    state = backbone.prepare_reference(clip.portrait, clip.portrait), backbone.prepare_control(clip.maps)
+    expected = backbone.predict_guided(latents, 499, *state, 3.5)
+    pipeline = PublicStructure(backbone, bench.options.frames)
     with torch.no_grad():
-        contexts = pipeline.contexts(portrait, prompt)
-        latents = torch.randn(1, bench.options.frames, 4, *portrait.shape[-2:], device=bench.device)
         for title, guidance in (("step", 3.5), ("inversion", 1.0)):
-            call = lambda g=guidance: pipeline.predict(latents, 499, contexts, clip.maps, g)  # noqa: E731
-            bench.note(f"{name}, public structure: {title}", bench.seconds(call, 3) * 1000, "ms")
+            contexts = pipeline.contexts(clip.portrait, guidance != 1.0)
+            call = lambda c=contexts, g=guidance: pipeline.predict(latents, 499, c, clip.maps, g)  # noqa: E731
+            if guidance != 1.0:
+                error = float((call() - expected).norm() / expected.norm())
+                bench.note(f"{name}, public structure: relative difference to the package's", error, "")
+            spent = bench.seconds(call, 3)
+            bench.note(f"{name}, public structure: {title}", spent * 1000, "ms")
+            if guidance != 1.0:
+                bench.note(f"{name}, public structure: {STEPS} steps", STEPS * spent, "s")
     bench.forget_peak()
-
-    def refine() -> Tensor:
-        return pipeline.refine(clip.frames, portrait, prompt, clip.maps, bench.steps, 3.5)
-
-    spent = bench.seconds(refine, repeats=2, warm=0)
+    spent = bench.seconds(lambda: pipeline.refine(clip.frames, clip.portrait, clip.maps, bench.steps, 3.5), 3, 1)
     bench.note(f"{name}, public structure: refinement", spent, "s")
     bench.note(f"{name}, public structure: refinement, peak GB", bench.peak(), "GB")
     return spent
