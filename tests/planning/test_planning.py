@@ -63,7 +63,7 @@ def test_the_papers_cost_by_hand(paper):
     assert paper.work.calls == 75
     assert paper.evaluations == 334 * 1200
     assert paper.teraflop == pytest.approx(334 * 25 * (19.794 + 37.028))
-    update = 25 * 0.0453 + 25 * 0.0806 + 0.0476 + 0.0872
+    update = 25 * 0.0449 + 25 * 0.0808 + 0.0476 + 0.0872
     assert paper.refinement_seconds == pytest.approx(334 * update)
     assert paper.training_seconds == pytest.approx(10_000 * 0.0278)
     assert paper.gaussians == 10 * len(load_head("canonical").faces)
@@ -140,7 +140,7 @@ def test_score_distillation_by_hand(head):
 
     sds = planned("sds")  # one conditional and one unconditional evaluation of 8 frames in each of 10 000 iterations
     assert (sds.work.frame_evaluations, sds.evaluations, sds.schedule.requests) == (16, 160_000, ())
-    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0435 + 8 * 0.0476) / 16)
+    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0434 + 8 * 0.0476) / 16)
     assert sds.activations_gib is None  # going back through the encoder was not measured
     # A third evaluation, under the negative condition, for noise levels from 0.2 on: of [0.02, 0.98] a share of 78/96.
     assert planned("nfsd").work.frame_evaluations == pytest.approx(8 * (2 + 78 / 96), abs=8 * 0.08)

@@ -43,6 +43,10 @@ class LivePlayer:
         self._place = torch.compile(player.place, dynamic=False)
         self._draw = Replay(self._drawn, player.device)
         self._places: dict[int, int] = {}
+        # The count comes to the host in the middle of the graph: the host goes on while the picture is being drawn.
+        self._counted = torch.zeros((), dtype=torch.int64, pin_memory=True)
+        self._counting = torch.cuda.Event(external=True)
+        self._uprights: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, arkit: Tensor, viewmats: Tensor, Ks: Tensor, neck: Tensor | None = None) -> Tensor:
@@ -58,16 +62,29 @@ class LivePlayer:
             ``[T, size, size, 3]`` float32 in [0, 1], on the device.
         """
         device, frames = self.player.device, len(arkit)
-        turned = torch.zeros(frames, 3, device=device) if neck is None else neck.to(device)
+        turned = self._upright(frames) if neck is None else neck.to(device)
         inputs = arkit.to(device, torch.float32), turned, viewmats.to(device), Ks.to(device)
         places = self._places.setdefault(frames, 2 * frames * len(self.player.bundle.avatar))
         while True:
-            pictures, pairs = self._draw(*inputs, places)
-            if (needed := int(pairs)) <= places:
+            pictures = self._draw(*inputs, places)
+            self._counting.synchronize()
+            if (needed := int(self._counted)) <= places:
                 return pictures
             places = self._places[frames] = int(_ROOM * needed)
 
-    def _drawn(self, arkit: Tensor, neck: Tensor, viewmats: Tensor, Ks: Tensor, places: int) -> tuple[Tensor, Tensor]:
+    def _upright(self, frames: int) -> Tensor:
+        """Neck rotations of upright heads, always the same tensor, which is then copied but once."""
+        if frames not in self._uprights:
+            self._uprights[frames] = torch.zeros(frames, 3, device=self.player.device)
+        return self._uprights[frames]
+
+    def _drawn(self, arkit: Tensor, neck: Tensor, viewmats: Tensor, Ks: Tensor, places: int) -> Tensor:
         world = self._place(arkit, neck, viewmats, Ks)
-        pictures, _, pairs = rasterize_recordable(*world, viewmats, Ks, self.size, self.size, self._background, places)
-        return pictures.clamp(0, 1), pairs
+        pictures, _ = rasterize_recordable(
+            *world, viewmats, Ks, self.size, self.size, self._background, places, self._tell
+        )
+        return pictures.clamp(0, 1)
+
+    def _tell(self, pairs: Tensor) -> None:
+        self._counted.copy_(pairs, non_blocking=True)
+        self._counting.record()
