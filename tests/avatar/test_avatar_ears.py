@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from drawn_portrait import SIZE, portrait
+from scipy import ndimage
 
 from zero1toa.avatar.ears import place_ear
 from zero1toa.avatar.hair import fit_hair
+from zero1toa.avatar.portrait_ears import HAIR
 from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.registry import load_head
 from zero1toa.render.cameras import intrinsics, orbit, project
@@ -104,3 +106,32 @@ def test_ears_of_a_head_are_moved_to_the_portraits() -> None:
     before, after = ((mask(v, head.faces) & bare ^ shown).sum() for v in (own, moved))
     assert after < 0.45 * before
     assert float((moved - own)[ears, 2].abs().max()) < 0.004  # within the picture's plane
+
+
+def test_the_shade_at_a_bald_heads_rim_is_no_hair() -> None:
+    """Ears are as dark as a strip of skull beyond the fitted one; taken for hair, it would take them along."""
+    head = load_head("canonical")
+    params = head.neutral()
+    viewmat, K = orbit(0.0, 0.0, 1.0, head.center), intrinsics(20.0, SIZE)
+
+    def mask(vertices: torch.Tensor, faces: torch.Tensor) -> np.ndarray:
+        return np.isfinite(depth_map(vertices[None], faces, viewmat[None], K[None], (SIZE, SIZE))[0].numpy())
+
+    own = head.vertices(params)
+    ears = torch.unique(head.faces[head.regions["ears"]])
+    lower = own.clone()
+    lower[ears, 1] -= 0.009
+    fitted, bare = mask(own, head.faces), mask(own, head.faces[~head.regions["ears"]])
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+    crown = (rows < np.flatnonzero(fitted.any(1))[0] + 20) & (np.abs(columns - SIZE // 2) < 12)
+    strip = ndimage.binary_dilation(fitted, iterations=7) & ~fitted & crown
+    matte = mask(lower, head.faces) | strip
+    beyond = ndimage.binary_erosion(matte, iterations=2) & ~ndimage.binary_dilation(fitted, iterations=3)
+    assert 40 < beyond.sum() < HAIR
+    drawn = portrait(head, matte, hair=(150, 150, 150), skin=bare)
+    drawn = dataclasses.replace(drawn, viewmat=viewmat.numpy(), K=K.numpy())
+    found = fit_hair(head, drawn)
+    assert found.covered == (False, False)
+    moved = head.vertices(found.params)
+    down = (project(moved[ears], viewmat, K)[0] - project(own[ears], viewmat, K)[0])[:, 1]
+    assert float(down.median()) == pytest.approx(0.009 * float(K[0, 0]), abs=1.5)

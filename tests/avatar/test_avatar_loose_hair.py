@@ -7,9 +7,11 @@ import torch
 from drawn_portrait import HAIR, SIZE, plane, portrait, skull
 from sphere_head import SphereHead
 
+from zero1toa.avatar import hair_behind
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.avatar.loose_hair import _opacities
 from zero1toa.config import AvatarConfig
+from zero1toa.render.cameras import orbit
 from zero1toa.types import Portrait
 
 CONFIG = AvatarConfig(gaussians_per_triangle=3, landmark_offset=False)
@@ -47,6 +49,35 @@ def test_strands_beyond_the_outline_are_drawn_in_their_colour() -> None:
     # Nothing grows where the matte is empty.
     empty = torch.from_numpy(reach > 1.25)
     assert with_strands[1][empty].max() < 0.05
+
+
+def test_loose_hair_goes_on_around_the_back_where_the_portrait_does_not_see_it(monkeypatch) -> None:
+    head = SphereHead(rows=28, columns=40)
+    x, y = plane()
+    reach = (x / 0.105) ** 2 + (y / 0.140) ** 2
+    closed = (x / 0.085) ** 2 + (y / 0.120) ** 2 <= 1
+    strands = (reach <= 1) & (y > 0.0) & (np.abs(np.sin(9 * np.arctan2(y, x))) < 0.5) & ~closed
+    drawn = _portrait(head, (closed | strands).astype(float))
+    made = create_avatar(head, drawn, CONFIG)
+    monkeypatch.setattr(hair_behind, "COPIES", 0)
+    bare = create_avatar(head, drawn, CONFIG)
+    assert len(made.avatar) > len(bare.avatar) + 500
+    vertices, K = head.vertices(made.params)[None], torch.from_numpy(drawn.K)[None, None]
+    pictures = []
+    for avatar in (made.avatar, bare.avatar):
+        views = [torch.from_numpy(drawn.viewmat), *(orbit(azimuth, 0.0, 1.0) for azimuth in (90.0, 180.0))]
+        with torch.no_grad():
+            seen = [avatar.render(vertices, view[None, None], K, SIZE, (0.0, 0.0, 0.0))[:2] for view in views]
+        pictures.append([(picture[0, 0], alpha[0, 0, ..., 0]) for picture, alpha in seen])
+    with_copies, without = pictures
+    # The portrait looks the same; the outline of the head's back is loose from the side.
+    assert (with_copies[0][0] - without[0][0]).abs().max() < 0.02
+    behind = torch.from_numpy((x > 0.02) | (x < -0.02)) & (without[1][1] < 0.1)
+    added = (with_copies[1][1] - without[1][1])[behind & torch.from_numpy(y > 0.02)]
+    assert (added > 0.2).sum() > 100
+    inside = without[2][1] > 0.99
+    colour = with_copies[2][0][inside & torch.from_numpy(y > 0.06)].mean(0)
+    torch.testing.assert_close(colour, torch.tensor(HAIR) / 255, atol=0.1, rtol=0)
 
 
 def test_a_collar_of_the_hairs_colour_is_no_loose_hair() -> None:

@@ -27,6 +27,11 @@ def facing(faces: Tensor, vertices: Tensor, viewmats: Tensor) -> Tensor:
         vertices: ``[B, V, 3]``, metres.
         viewmats: OpenCV world-to-camera ``[B, 4, 4]``.
     """
+    return facing_weight(cosines(faces, vertices, viewmats))
+
+
+def cosines(faces: Tensor, vertices: Tensor, viewmats: Tensor) -> Tensor:
+    """Cosines ``[B, F]`` between the triangles' normals and the way to the camera; arguments as of :func:`facing`."""
     normals = vertex_normals(vertices, faces)[:, faces].sum(2)
     towards = camera_centers(viewmats)[:, None] - vertices[:, faces].mean(2)
-    return facing_weight(torch.cosine_similarity(normals, towards, dim=-1))
+    return torch.cosine_similarity(normals, towards, dim=-1)

@@ -47,7 +47,9 @@ CLOSED = 0.75
 WISPS = 2
 """Half the width in pixels up to which what sticks out is loose hair."""
 RIM = 2.2
-"""Pixels by which Gaussians of the scalp reach beyond the silhouette."""
+"""Pixels by which Gaussians of the scalp reach beyond the silhouette, or loose hair does."""
+BARE_RIM = 1.2
+"""The same of a bald head, which has no loose hair."""
 SKIN_RIM = -0.6
 """The same of the smaller ones on the face."""
 NECK_RIM = 1.0
@@ -147,7 +149,7 @@ class _Fit:
         alpha = self.frame.picture[..., 3]
         self.matte, self.strength = self._matte(alpha, CLOSED)
         skin_matte, _ = self._matte(alpha, 0.5)
-        self.inside_hair = signed_distance(self.matte) - RIM
+        self.inside_hair = signed_distance(self.matte) - (BARE_RIM if self.ears.bald else RIM)
         to_skin = signed_distance(skin_matte)
         self.inside_skin, self.inside_neck = to_skin - SKIN_RIM, to_skin - NECK_RIM
 

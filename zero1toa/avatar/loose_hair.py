@@ -17,11 +17,12 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from zero1toa.avatar.gaussians import PARAMETERS, SH_C0, GaussianAvatar
-from zero1toa.avatar.rigging import points_to_local, triangle_frames
+from zero1toa.avatar.gaussians import GaussianAvatar
+from zero1toa.avatar.hair_behind import behind
+from zero1toa.avatar.round_gaussians import RoundGaussians, extended
 from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.protocol import HeadModel
-from zero1toa.render.cameras import resize_intrinsics
+from zero1toa.render.cameras import project, resize_intrinsics
 
 SIZE = 256
 """Side of the picture in which loose hair is looked for: one Gaussian a pixel."""
@@ -42,6 +43,8 @@ DEPTHS = (0.0015, 0.25)
 LIKE_HAIR = 0.25
 """Difference from the hair's mean colour (norm of sRGB) up to which a pixel beside face and neck is taken for hair."""
 
+HIDDEN = 3.0
+"""Pixels by which loose hair of the back must lie inside the outline that the portrait's camera sees."""
 BARE = 0.1
 """Difference between the scalp's and the face's mean colours (norm of sRGB) up to which a scalp may be bare."""
 
@@ -105,7 +108,14 @@ def add_loose_hair(
     y, x, points, binding = y[chosen], x[chosen], points[chosen], anchors[nearest[chosen]]
     wanted = np.zeros_like(missing)
     wanted[y, x] = missing[y, x]
-    return _extended(avatar, posed, binding, points, SPREAD * metre[chosen], _opacities(wanted)[y, x], colors[y, x])
+    loose = RoundGaussians(binding, points, SPREAD * metre[chosen], _opacities(wanted)[y, x], colors[y, x])
+    back = behind(avatar, head, posed, loose)
+    # The portrait must look as it does without them.
+    inside = ndimage.distance_transform_edt(~beside)
+    pixels, depth = (t[0].cpu().numpy() for t in project(back.points[None], viewmat[None], small[None]))
+    column, row = pixels.astype(int).clip(0, SIZE - 1).T
+    hidden = (inside[row, column] > HIDDEN) & (depth > surface[row, column])
+    return extended(avatar, posed, loose, back.only(hidden))
 
 
 def _opacities(matte: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -169,26 +179,3 @@ def _nearest(vertices: Tensor, triangles: Tensor, points: Tensor) -> tuple[Tenso
     tree = cKDTree(vertices[triangles].mean(1).double().cpu().numpy())
     distance, index = tree.query(points.double().cpu().numpy())
     return torch.from_numpy(index).to(triangles.device), distance
-
-
-def _extended(
-    avatar: GaussianAvatar,
-    posed: Tensor,
-    binding: Tensor,
-    points: Tensor,
-    sigma: NDArray[np.float64],
-    opacity: NDArray[np.float64],
-    colors: NDArray[np.float32],
-) -> GaussianAvatar:
-    """The avatar with round Gaussians of deviation ``sigma`` (metres) at ``points``."""
-    frames = triangle_frames(posed, avatar.faces)
-    local = torch.from_numpy(sigma).to(points) / frames.scale[binding]
-    new = {
-        "means": points_to_local(frames, binding, points),
-        "log_scales": local.log()[:, None].expand(-1, 3),
-        "quats": points.new_tensor([1.0, 0.0, 0.0, 0.0]).expand(len(points), 4),
-        "opacity_logits": torch.logit(torch.from_numpy(opacity).to(points)),
-        "sh0": (torch.from_numpy(colors).to(points) - 0.5) / SH_C0,
-    }
-    tensors = {name: torch.cat([getattr(avatar, name).detach(), new[name]]) for name in PARAMETERS}
-    return GaussianAvatar(tensors, torch.cat([avatar.binding, binding]), avatar.faces).to(points.device)

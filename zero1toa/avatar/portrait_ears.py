@@ -14,6 +14,8 @@ from zero1toa.render.cameras import project
 
 SIDES = (1.0, -1.0)
 """Sign of x on the left and on the right side."""
+HAIR = 80
+"""Pixels around the bare head from which there is hair: fewer are a skull that was fitted too small, in its shade."""
 
 
 class PortraitEars:
@@ -24,6 +26,7 @@ class PortraitEars:
         offsets: what brings those that show to where the picture has their skin ``[V, 3]``, metres at rest; zero on
             all other vertices.
         shown: where the picture shows them ``[SIZE, SIZE]``.
+        bald: whether the picture shows no hair around the bare head.
     """
 
     def __init__(self, frame: PortraitFrame) -> None:
@@ -32,7 +35,9 @@ class PortraitEars:
         sides = frame.template[head.faces.numpy()].mean(1)[:, 0]
         self._faces = [head.regions["ears"] & torch.from_numpy(sign * sides > 0) for sign in SIDES]
         self.ids = np.unique(head.faces[head.regions["ears"]].numpy())
-        self.covered, self.offsets, self.shown = self._place()
+        like_hair, skin = self._colors()
+        self.bald = like_hair is None
+        self.covered, self.offsets, self.shown = self._place(like_hair or (False, False), skin)
 
     def of_side(self, sign: float) -> Array:
         """Vertices of the ear on the side of ``sign``."""
@@ -64,9 +69,9 @@ class PortraitEars:
         away = ndimage.distance_transform_edt(~self.shown)
         return ramp((sample(away, pixels) - 3) / 6)
 
-    def _colors(self) -> tuple[tuple[bool, bool], Mask]:
-        """Whether the left and the right ear have the hair's colour and not the skin's; and where the picture shows
-        the skin's colour ``[H, W]``, everywhere on a bald person.
+    def _colors(self) -> tuple[tuple[bool, bool] | None, Mask]:
+        """Whether the left and the right ear have the hair's colour and not the skin's, None for a bald person; and
+        where the picture shows the skin's colour ``[H, W]``, everywhere on a bald person.
         """
         frame, picture = self._frame, self._frame.picture
         posed, faces, regions = frame.posed(), frame.head.faces, frame.head.regions
@@ -77,8 +82,8 @@ class PortraitEars:
         chin = frame.pixels(posed)[np.unique(faces[regions["face"]].numpy()), 1].max()
         rows = np.arange(SIZE)[:, None] + 0.5
         hair = ~ndimage.binary_dilation(everything, iterations=3) & opaque & (rows < chin)
-        if hair.sum() < 40 or skin.sum() < 40:
-            return (False, False), picture[..., 3] > 0.5
+        if hair.sum() < HAIR or skin.sum() < 40:
+            return None, picture[..., 3] > 0.5
         skin_color = np.median(picture[skin][:, :3], axis=0)
         hair_color = np.median(picture[hair][:, :3], axis=0)
         to_hair, to_skin = (np.linalg.norm(picture[..., :3] - color, axis=-1) for color in (hair_color, skin_color))
@@ -95,12 +100,11 @@ class PortraitEars:
         left, right = (share > enough for share in np.nan_to_num(result, nan=np.nanmax(result)))
         return (bool(left), bool(right)), (picture[..., 3] > 0.5) & (to_skin < to_hair)
 
-    def _place(self) -> tuple[tuple[bool, bool], Array, Mask]:
+    def _place(self, like_hair: tuple[bool, bool], skin: Mask) -> tuple[tuple[bool, bool], Array, Mask]:
         """Which ears hair covers, the offsets ``[V, 3]`` that bring those that show to where the picture has their
         skin (zero on all else), and where they show ``[H, W]``.
         """
         frame, faces = self._frame, self._frame.head.faces
-        like_hair, skin = self._colors()
         offsets = np.zeros((frame.head.n_vertices, 3))
         shown = np.zeros((SIZE, SIZE), bool)
         covered = []

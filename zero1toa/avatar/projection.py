@@ -8,16 +8,16 @@ surface, hair from hair and skin from skin; a default. Eyes, lids and mouth have
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zero1toa.avatar import features
 from zero1toa.avatar.facing import facing_weight
 from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
+from zero1toa.avatar.hair_ends import HairEnds
+from zero1toa.avatar.hair_texture import HairTexture
 from zero1toa.avatar.picture_sampling import CarvedPictures, is_colorful, smooth_step
 from zero1toa.avatar.portrait_teeth import like_teeth
 from zero1toa.avatar.rigging import triangle_frames
@@ -43,8 +43,6 @@ SQUARE = (0.25, 0.5)
 """Cosines between normal and view from which a picture tells a face's colour a little, and whatever it is."""
 CHEEK_TOLERANCE = 0.25
 """Difference from what is seen squarely (norm of sRGB) up to which a face seen from the side takes a sample."""
-STRANDS = 0.45
-"""Contrast of made-up strands over the seen hair's."""
 
 
 class Projection(NamedTuple):
@@ -106,7 +104,8 @@ class PortraitProjector:
             if mask.any()
         }
         self.on = {name: torch.from_numpy(areas[name]).to(points.device)[avatar.binding] for name in self.fills}
-        self.strands = _strands(points, self.on_scalp)
+        self.texture = HairTexture(points, self.on_scalp)
+        self.hair_ends = HairEnds(points, self.on_scalp, ~self.on_scalp & ~self.inner & ~region["ears"])
         self.on_ears = region["ears"]
         hollow = torch.from_numpy(hollowness(vertices, faces, masks["ears"])).float().to(points.device)
         self.hollow = (hollow[self.corners] * self.weights).sum(-1) * self.on_ears
@@ -150,7 +149,9 @@ class PortraitProjector:
             skin = mean if name == SKIN else skin
             part = fill(colors, confidence * fill.inside, prior if name == TEETH else mean, ANCHORS[name])
             filled = torch.where(self.on[name][:, None], part, filled)
-        filled = self._streaked(filled, colors, confidence) * (1 - EAR_SHADE * self.hollow)[:, None]
+        filled = filled * self.texture(colors, confidence)[..., None] * (1 - EAR_SHADE * self.hollow)[:, None]
+        ends = self.hair_ends
+        filled[:, ends.covered] = torch.lerp(filled[:, ends.covered], filled[:, ends.hair], ends.share[:, None])
         result = filled + confidence[..., None] * (colors - filled)
         result = self.features.lashes(result, sampled, seen)
         eyeballs = self.features.eyeballs(sampled, seen, light, clear)
@@ -241,14 +242,6 @@ class PortraitProjector:
         mixed = (confidence[..., None] * colors + share[..., None] * borrowed) / total[..., None].clamp_min(1e-6)
         return torch.where(total[..., None] > 1e-6, mixed, colors), total
 
-    def _streaked(self, filled: Tensor, colors: Tensor, confidence: Tensor) -> Tensor:
-        """Unseen hair gets strands of the seen hair's contrast instead of an even colour."""
-        weight = confidence * self.on_scalp
-        deviation = ((colors - filled).mean(-1) / filled.mean(-1).clamp_min(0.05)).clamp(-1, 1)
-        total = weight.sum(1, keepdim=True)
-        contrast = ((weight * deviation**2).sum(1, keepdim=True) / total.clamp_min(1.0)).sqrt()
-        return filled * (1 + STRANDS * (contrast * self.strands)[..., None]).clamp(0.3, 2.0)
-
     def _mouth(self, light: Tensor) -> Tensor:
         cavity = light * light.new_tensor(features.CAVITY) * (1 - 0.75 * self.gloom[:, None])
         tongue = light * light.new_tensor(features.TONGUE) * (1 - 0.6 * self.gloom[:, None])
@@ -316,25 +309,3 @@ def _farthest_neighbour(surface: Tensor, pixels: Tensor) -> Tensor:
 def _mean(colors: Tensor, weight: Tensor, otherwise: Tensor) -> Tensor:
     """Weighted mean ``[I, 3]``; ``otherwise`` ``[I, 3]`` counts as half a sample."""
     return ((weight[..., None] * colors).sum(1) + 0.5 * otherwise) / (weight.sum(1)[:, None] + 0.5)
-
-
-def _strands(points: Tensor, on_scalp: Tensor) -> Tensor:
-    """Noise ``[N]`` of unit deviation along strands that run from the crown downwards; 0 beside the scalp."""
-    result = torch.zeros(len(points), device=points.device)
-    if not bool(on_scalp.any()):
-        return result
-    hair = points[on_scalp].double().cpu().numpy()
-    low, high = hair.min(0), hair.max(0)
-    crown = np.array([0.0, high[1] - 0.25 * (high[1] - low[1]), 0.65 * low[2] + 0.35 * high[2]])
-    x, y, z = (hair - crown).T
-    around, down = np.arctan2(x, -z), np.arctan2(np.hypot(x, z), y)
-    generator = np.random.default_rng(0)
-    noise = np.zeros(len(hair))
-    for frequency in (19, 37, 61, 89):
-        # Strands waver a little on their way down.
-        drift = sum(generator.normal(0, 0.06) * np.sin(k * down + generator.uniform(0, 2 * math.pi)) for k in (2, 3, 5))
-        noise += np.sin(frequency * (around + drift) + generator.uniform(0, 2 * math.pi)) * np.cos(
-            generator.integers(1, 4) * down + generator.uniform(0, 2 * math.pi)
-        )
-    result[on_scalp] = torch.from_numpy(noise / noise.std()).float().to(points.device)
-    return result

@@ -42,7 +42,7 @@ from zero1toa.storage import Storage
 from zero1toa.symgen import checkpoint
 from zero1toa.symgen.distillation.distillation import ScoreDistillation
 from zero1toa.symgen.landmarks import Detector, LandmarkCounts, project_landmarks, track_landmarks
-from zero1toa.symgen.portrait_trust import calm, clarity
+from zero1toa.symgen.portrait_trust import calm, clarity, evened
 from zero1toa.symgen.posing import PosedClips
 from zero1toa.symgen.refine import composite
 from zero1toa.symgen.result import LossCurve
@@ -146,6 +146,9 @@ class Reconstruction:
         if config.avatar.facing_only:
             self._facing[PORTRAIT] = (self._seen * calm(self.head, self.params))[None]
             self._asked *= clarity(self._posed, PORTRAIT, self.gaussians, self.params, seen)
+            self._portrait_colors = evened(
+                self._posed, PORTRAIT, self.gaussians, self.params, self._portrait_colors, self._background
+            )
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
         self._density_generator = torch.Generator().manual_seed(config.seed)
 
