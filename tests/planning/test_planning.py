@@ -65,7 +65,7 @@ def test_the_papers_cost_by_hand(paper):
     assert paper.teraflop == pytest.approx(334 * 25 * (19.794 + 37.028))
     update = 25 * 0.0449 + 25 * 0.0808 + 0.0476 + 0.0872
     assert paper.refinement_seconds == pytest.approx(334 * update)
-    assert paper.training_seconds == pytest.approx(10_000 * 0.0278)
+    assert paper.training_seconds == pytest.approx(10_000 * 0.0232)
     assert paper.gaussians == 10 * len(load_head("canonical").faces)
     assert paper.clips_gib == pytest.approx(40 * 16 * 512 * 512 * 3 / 2**30)
     assert paper.weights_gib == pytest.approx(2 * sum(paper.parameters.values()) / 2**30)
@@ -128,9 +128,9 @@ def test_evaluations_by_hand():
 def test_training_is_scaled_by_frame_and_by_what_it_compares(head):
     """On the portrait an iteration renders one picture of the eight that were measured."""
     quarter = plan_run(load(["preset=paper", "diffusion.enabled=false", "loop.portrait_share=0.25"]), head)
-    assert quarter.training_seconds == pytest.approx(10_000 * 0.0278 * (0.25 / 8 + 0.75))
+    assert quarter.training_seconds == pytest.approx(10_000 * 0.0232 * (0.25 / 8 + 0.75))
     plain = plan_run(load(["preset=paper", "diffusion.enabled=false", "loss.perceptual=0"]), head)
-    assert plain.training_seconds == pytest.approx(10_000 * 0.0104)
+    assert plain.training_seconds == pytest.approx(10_000 * 0.0111)
 
 
 def test_score_distillation_by_hand(head):
