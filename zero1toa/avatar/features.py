@@ -14,8 +14,11 @@ from zero1toa.avatar.picture_sampling import smooth_step
 from zero1toa.head.protocol import HeadModel
 
 #: Landmarks of each eye (right, left): centre and rim of the iris; upper and lower lash line.
-_IRIS = {"right": (468, (469, 470, 471, 472)), "left": (473, (474, 475, 476, 477))}
-_UPPER = {"right": (33, 246, 161, 160, 159, 158, 157, 173, 133), "left": (263, 466, 388, 387, 386, 385, 384, 398, 362)}
+IRIS = {"right": (468, (469, 470, 471, 472)), "left": (473, (474, 475, 476, 477))}
+UPPER_LASHES = {
+    "right": (33, 246, 161, 160, 159, 158, 157, 173, 133),
+    "left": (263, 466, 388, 387, 386, 385, 384, 398, 362),
+}
 _LOWER = {"right": (33, 7, 163, 144, 145, 153, 154, 155, 133), "left": (263, 249, 390, 373, 374, 380, 381, 382, 362)}
 
 #: The seam between the lips.
@@ -53,17 +56,9 @@ class FeaturePainter:
             binding: triangle of each Gaussian ``[N]``.
             weights: its barycentric coordinates there ``[N, 3]``.
         """
-        triangles = head.faces[binding]
-
-        def pose(closed: float) -> tuple[Tensor, Tensor]:
-            neutral = head.neutral()
-            vertices = head.vertices(neutral.replace(lids=torch.full_like(neutral.lids, closed)))
-            marks = head.landmarks.positions(vertices, head.faces)
-            return marks, (vertices[triangles] * weights[..., None]).sum(-2)
-
-        marks, points = pose(0.0)
+        marks, points = with_lids(head, binding, weights, 0.0)
         # Open lids are folded to a fraction of their height; closed ones show how far a point lies from the lashes.
-        closed_marks, closed = pose(1.0)
+        closed_marks, closed = with_lids(head, binding, weights, 1.0)
         self.eyeball = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         self.radius = torch.full((len(points),), torch.inf, device=points.device)
         self.height = torch.zeros(len(points), device=points.device)
@@ -72,10 +67,10 @@ class FeaturePainter:
         self.balls: dict[str, Tensor] = {}
         lips = head.regions["lips"][binding]
         self.seam = torch.full_like(self.radius, torch.inf)
-        self.seam[lips] = _distance_to_polyline(points[lips], marks[list(LIP_SEAM)])
+        self.seam[lips] = distance_to_polyline(points[lips], marks[list(LIP_SEAM)])
         self.upper = torch.full_like(self.radius, torch.inf)
         self.lower = torch.full_like(self.radius, torch.inf)
-        for side, (centre, rim) in _IRIS.items():
+        for side, (centre, rim) in IRIS.items():
             eye = head.regions[f"eye_{side}"][binding]
             radius = (marks[list(rim)] - marks[centre]).norm(dim=-1).mean()
             relative = (points - marks[centre]) / radius
@@ -85,14 +80,16 @@ class FeaturePainter:
             self.height = torch.where(eye, relative[:, 1], self.height)
             lids = head.regions[f"lids_{side}"][binding]
             # The inner side of a lid lies behind the eye's opening, where a picture shows the eyeball.
-            opening = torch.cat([marks[list(_UPPER[side])], marks[list(_LOWER[side])].flip(0)])
+            opening = torch.cat([marks[list(UPPER_LASHES[side])], marks[list(_LOWER[side])].flip(0)])
             within = points_in_poly(points[lids, :2].cpu().numpy(), opening[:, :2].cpu().numpy())
             self.inner[lids] = torch.from_numpy(within).to(self.inner.device)
             self.of_eye.append(lids)
-            upper, lower = (_distance_to_polyline(points[lids], marks[list(line[side])]) for line in (_UPPER, _LOWER))
-            margin = _distance_to_polyline(closed[lids], closed_marks[list(_UPPER[side])])
+            upper, lower = (
+                distance_to_polyline(points[lids], marks[list(line[side])]) for line in (UPPER_LASHES, _LOWER)
+            )
+            margin = distance_to_polyline(closed[lids], closed_marks[list(UPPER_LASHES[side])])
             # Lashes thin out towards the corners of the eye.
-            corners = closed_marks[[_UPPER[side][0], _UPPER[side][-1]]]
+            corners = closed_marks[[UPPER_LASHES[side][0], UPPER_LASHES[side][-1]]]
             margin = margin + LASH_WIDTH * smooth_step(1 - torch.cdist(closed[lids], corners).amin(1) / _LASH_TAPER)
             self.upper[lids] = torch.where(upper < lower, margin, torch.inf)
             self.lower[lids] = torch.where(upper < lower, torch.inf, margin)
@@ -111,7 +108,7 @@ class FeaturePainter:
         result = points.new_zeros(points.shape[:2])
         for side, ball in self.balls.items():
             upper, lower = (
-                _distance_to_polyline(points[:, ball], marks[:, list(line[side])]) for line in (_UPPER, _LOWER)
+                distance_to_polyline(points[:, ball], marks[:, list(line[side])]) for line in (UPPER_LASHES, _LOWER)
             )
             result[:, ball] = smooth_step((torch.minimum(upper, lower) - low) / (high - low))
         return result
@@ -189,6 +186,20 @@ class FeaturePainter:
         return colors
 
 
+def with_lids(head: HeadModel, binding: Tensor, weights: Tensor, closed: float) -> tuple[Tensor, Tensor]:
+    """Landmarks ``[478, 3]`` and Gaussians ``[N, 3]`` of the mean head, metres, with its lids closed by 0 to 1.
+
+    Args:
+        head: head model.
+        binding: triangle of each Gaussian ``[N]``.
+        weights: its barycentric coordinates there ``[N, 3]``.
+        closed: both lids' value.
+    """
+    neutral = head.neutral()
+    vertices = head.vertices(neutral.replace(lids=torch.full_like(neutral.lids, closed)))
+    return head.landmarks.positions(vertices, head.faces), (vertices[head.faces[binding]] * weights[..., None]).sum(-2)
+
+
 def _whiter(colors: Tensor, skin: Tensor) -> Tensor:
     """How far colours ``[I, N, 3]`` are an eye's white and not ``skin`` ``[I, 1, 3]``, 0 to 1 ``[I, N]``."""
     bright = colors.mean(-1) / skin.mean(-1).clamp_min(0.05)
@@ -202,7 +213,7 @@ def _weighted_mean(colors: Tensor, weight: Tensor, prior: Tensor, prior_weight: 
     return total / (weight.sum(1)[:, None, None] + prior_weight)
 
 
-def _distance_to_polyline(points: Tensor, line: Tensor) -> Tensor:
+def distance_to_polyline(points: Tensor, line: Tensor) -> Tensor:
     """Distances ``[..., P]`` of points ``[..., P, 3]`` to chains of points ``[..., L, 3]``."""
     start, step = line[..., None, :-1, :], (line[..., 1:, :] - line[..., :-1, :])[..., None, :, :]
     relative = points[..., None, :] - start

@@ -16,8 +16,10 @@ from torch import Tensor
 from zero1toa.avatar import features
 from zero1toa.avatar.facing import facing_weight
 from zero1toa.avatar.gaussians import SH_C0, GaussianAvatar
+from zero1toa.avatar.hair_color import HairColor
 from zero1toa.avatar.hair_ends import HairEnds
 from zero1toa.avatar.hair_texture import HairTexture
+from zero1toa.avatar.lid_skin import LidSkin
 from zero1toa.avatar.picture_sampling import CarvedPictures, is_colorful, smooth_step
 from zero1toa.avatar.portrait_teeth import like_teeth
 from zero1toa.avatar.rigging import triangle_frames
@@ -83,6 +85,7 @@ class PortraitProjector:
         points = (template[self.corners] * self.weights[..., None]).sum(-2)
         region = {name: mask[avatar.binding] for name, mask in head.regions.items()}
         self.features = features.FeaturePainter(head, avatar.binding, self.weights)
+        self.lid_skin = LidSkin(head, avatar.binding, self.weights)
         self.on_scalp = region["scalp"]
         self.on_teeth, self.on_face = region["teeth"], region["face"]
         self.in_mouth = region["mouth"] & ~region["teeth"]
@@ -104,6 +107,7 @@ class PortraitProjector:
             if mask.any()
         }
         self.on = {name: torch.from_numpy(areas[name]).to(points.device)[avatar.binding] for name in self.fills}
+        self.hair_color = HairColor(points, self.on_scalp, self.on_face)
         self.texture = HairTexture(points, self.on_scalp)
         self.hair_ends = HairEnds(points, self.on_scalp, ~self.on_scalp & ~self.inner & ~region["ears"])
         self.on_ears = region["ears"]
@@ -143,17 +147,21 @@ class PortraitProjector:
         colors, confidence = self._mirrored(sampled, known + teeth)
         filled = torch.zeros_like(colors)
         skin = None
+        unseen = self.hair_color(colors, confidence, colors.new_tensor(PRIORS[HAIR]) * light[:, 0])
         for name, fill in self.fills.items():
             prior = skin if name == NECK and skin is not None else colors.new_tensor(PRIORS[name]) * light[:, 0]
             mean = _mean(colors, confidence * fill.inside, prior)
             skin = mean if name == SKIN else skin
+            mean = unseen.color if name == HAIR else mean
             part = fill(colors, confidence * fill.inside, prior if name == TEETH else mean, ANCHORS[name])
             filled = torch.where(self.on[name][:, None], part, filled)
-        filled = filled * self.texture(colors, confidence)[..., None] * (1 - EAR_SHADE * self.hollow)[:, None]
+        filled = filled * (self.texture(colors, confidence) ** unseen.presence[:, None])[..., None]
+        filled = filled * (1 - EAR_SHADE * self.hollow)[:, None]
         ends = self.hair_ends
-        filled[:, ends.covered] = torch.lerp(filled[:, ends.covered], filled[:, ends.hair], ends.share[:, None])
+        share = (ends.share * unseen.presence[:, None])[..., None]
+        filled[:, ends.covered] = torch.lerp(filled[:, ends.covered], filled[:, ends.hair], share)
         result = filled + confidence[..., None] * (colors - filled)
-        result = self.features.lashes(result, sampled, seen)
+        result = self.features.lashes(self.lid_skin(result), sampled, seen)
         eyeballs = self.features.eyeballs(sampled, seen, light, clear)
         result = torch.where(self.features.eyeball[:, None], eyeballs, result)
         result = torch.where(self.in_mouth[:, None], self._mouth(light), result)
