@@ -1,6 +1,6 @@
 """Speed and memory of training and rendering an avatar on a GPU, and speed of a tenth of the paper's schedule.
 
-    python benchmarks/avatar_speed.py --output speed [--parts train memory render paper] [--backbone follow_your_emoji]
+    python benchmarks/avatar_speed.py --output speed [--parts train lpips memory render paper] [--backbone aniportrait]
 
 Nothing is downloaded: LPIPS and the animator have random weights of the real size, and the clips that are trained on
 are the avatar's own renders with noise; speed does not depend on either. The avatar is the paper preset's, with ten
@@ -28,8 +28,10 @@ import torch
 from figures import Figures
 from numpy.typing import NDArray
 from random_animator import NAMES, random_backbone
+from torch.nn import functional
 
 from zero1toa.avatar import losses
+from zero1toa.avatar.lpips_half import HalfPrecisionLpips
 from zero1toa.avatar.perceptual import Perceptual, accelerated, lpips_network
 from zero1toa.config import Config, load
 from zero1toa.diffusion.registry import register
@@ -45,13 +47,15 @@ from zero1toa.symgen.progress import ProgressEvent
 from zero1toa.symgen.reconstruct import Reconstruction
 from zero1toa.types import Portrait, SampleKey
 
-PARTS = ("train", "memory", "render", "paper")
+PARTS = ("train", "lpips", "memory", "render", "paper")
 LIMITS = {
     "training steps/s, 512²": ">= 25",
     "one by one, 512²": ">= 1500",
     "batched, 512²": ">= 4000",
     "whole schedule, extrapolated": "<= 20",
 }
+GAINS = (1.0, 1.5, 2.2)
+"""Factors on VGG's random weights, with which features reach 20, thousands and more than float16 holds."""
 SHARE = 10  # of the paper's schedule, a tenth
 
 
@@ -152,6 +156,43 @@ def train(bench: Bench) -> None:
         bench.note(f"Gaussians in training, {size}²", len(trainer.gaussians), "")
         if bench.cuda:
             bench.note(f"peak memory since the start, {size}²", torch.cuda.max_memory_allocated() / 1e9, "GB")
+
+
+def lpips(bench: Bench) -> None:
+    """How far LPIPS' gradient turns from float32's by precision and the weights' size, and how long it takes."""
+    size = bench.sizes[0]
+    coarse = torch.rand(8, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(0)).to(bench.device)
+    renders = functional.interpolate(coarse, scale_factor=8, mode="bicubic").clamp(0, 1) * 2 - 1
+    targets = (renders + 0.1 * torch.randn(renders.shape, device=bench.device)).clamp(-1, 1)
+
+    def gradient(term: Callable[..., Any]) -> torch.Tensor:
+        leaf = renders.clone().requires_grad_()
+        term(leaf, targets).mean().backward()
+        assert leaf.grad is not None
+        return leaf.grad.double().flatten()
+
+    for gain in GAINS:
+        network = lpips_network(None).to(bench.device)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3):
+                torch.nn.init.kaiming_normal_(layer.weight)
+                layer.weight.mul_(gain)
+        largest = max(float(x.abs().max()) for x in network.net(network.scaling_layer(renders)))
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            exact = gradient(network)
+        terms = {
+            "as torch runs it": network,
+            "float16 and bfloat16": HalfPrecisionLpips(network, compiled=False),
+            "bfloat16": HalfPrecisionLpips(network, torch.bfloat16, torch.bfloat16, compiled=False),
+        }
+        for name, term in terms.items():
+            found = gradient(term)
+            angle = torch.rad2deg(torch.arccos((found @ exact / found.norm() / exact.norm()).clamp(-1, 1)))
+            bench.note(f"features up to {largest:.0f}, {name}, gradient turns by", float(angle), "degrees")
+    network = lpips_network(None)
+    for name, term in (("as the package is", network.to(bench.device)), ("", accelerated(network, bench.device))):
+        seconds = bench.seconds(lambda term=term: gradient(term), repeats=20, warm=4)
+        bench.note(f"LPIPS with its gradient, {name or 'as trained with'}, {size}²", 1000 * seconds, "ms")
 
 
 def memory(bench: Bench) -> None:
@@ -277,7 +318,7 @@ def main() -> None:
     bench = Bench(parser.parse_args())
     print(f"{bench.record['device']}, torch {torch.__version__}, {bench.record['date']}")
     for part in bench.options.parts:
-        {"train": train, "memory": memory, "render": render, "paper": paper}[part](bench)
+        {"train": train, "lpips": lpips, "memory": memory, "render": render, "paper": paper}[part](bench)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,16 @@ from torch import Tensor
 
 from zero1toa.head.protocol import HeadModel
 
+MOVES = 0.0004
+"""Metres by which skin moves at least that follows a closing lid."""
 _REGIONS = ("lids_left", "lids_right", "eye_left", "eye_right")
 
 
+@torch.no_grad()
 def eye_triangles(head: HeadModel) -> Tensor:
-    """Triangles ``[F]`` bool of eyeballs and lids, and of the skin around them that follows the lids."""
+    """Triangles ``[F]`` bool of eyeballs and lids, and of the skin around them that follows the lids or unfolds."""
     region = torch.stack([head.regions[name] for name in _REGIONS]).any(0)
-    return torch.isin(head.faces, torch.unique(head.faces[region])).any(1)
+    neutral = head.neutral().to(head.faces.device)
+    opened, closed = (head.vertices(neutral.replace(lids=torch.full_like(neutral.lids, value))) for value in (0, 1))
+    follows = ((closed - opened).norm(dim=-1) > MOVES).nonzero().squeeze(1)
+    return torch.isin(head.faces, torch.cat([torch.unique(head.faces[region]), follows])).any(1)

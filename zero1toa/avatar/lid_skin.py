@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zero1toa.avatar.eye_region import MOVES
 from zero1toa.avatar.features import IRIS, UPPER_LASHES, distance_to_polyline, with_lids
 from zero1toa.avatar.picture_sampling import smooth_step
 from zero1toa.head.protocol import HeadModel
@@ -25,7 +26,6 @@ PLATE = 0.009
 PLATE_TOLERANCE = 0.3
 """How much darker than the middle colour of that part (norm of sRGB) a lid's skin is at most: brows are darker."""
 _AROUND = 0.03  # metres from the iris: where the eye's skin is
-_MOVES = 0.0004  # metres downwards by which an upper lid's Gaussian moves at least
 _LEAST = 1e-3  # weight of what is no skin, for where nothing else is near
 _ROUNDS = 4
 
@@ -46,7 +46,7 @@ class LidSkin:
         for side, (iris, _) in IRIS.items():
             around = head.regions["face"][binding] & ((closed - marks[iris])[:, :2].norm(dim=-1) < _AROUND)
             lashes = distance_to_polyline(closed, marks[list(UPPER_LASHES[side])])
-            lid = (around & (opened[:, 1] - closed[:, 1] > _MOVES)).nonzero().squeeze(1)
+            lid = (around & (opened[:, 1] - closed[:, 1] > MOVES)).nonzero().squeeze(1)
             skin = (around & (lashes > LASHES[1])).nonzero().squeeze(1)
             plate = skin[torch.isin(skin, lid) & (lashes[skin] < PLATE)]
             if not len(plate):
