@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from zero1toa.avatar.eye_region import eye_triangles
+from zero1toa.avatar.eye_region import eye_triangles, unfolding_triangles
 from zero1toa.avatar.gaussians import GaussianAvatar
 from zero1toa.avatar.hair import fit_hair
 from zero1toa.avatar.initialisation import initialise
@@ -29,8 +29,8 @@ class NewAvatar:
         avatar: the Gaussians.
         params: the portrait's head with its hair offset.
         seen: how far the portrait itself tells the colour of each Gaussian ``[N]``, 0 to 1; all 1 without projection.
-        kept: Gaussians ``[N]`` bool on eyeballs, lids and the skin that follows them, and where a picture shows teeth
-            instead of lips.
+        kept: Gaussians ``[N]`` bool on eyeballs, lids and the skin that follows them or unfolds, and where a picture
+            shows teeth instead of lips.
         notes: what was assumed, one line each.
     """
 
@@ -89,7 +89,7 @@ def create_avatar(head: HeadModel, portrait: Portrait, config: AvatarConfig) -> 
     avatar = initialise(head, rest, config, None if config.by_region else {})
     seen = torch.ones(len(avatar), device=device)
     # Refined clips know an open eye better than a closed one, and would open what follows the lids.
-    kept = eye_triangles(head)[avatar.binding]
+    kept = (eye_triangles(head) | unfolding_triangles(head))[avatar.binding]
     if config.project_portrait:
         seen, margin = project_portrait(avatar, head, rest, posed, image, viewmat, K)
         seen, kept = seen * margin, kept | (margin < 0.9)

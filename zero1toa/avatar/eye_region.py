@@ -12,11 +12,15 @@ MOVES = 0.0004
 _REGIONS = ("lids_left", "lids_right", "eye_left", "eye_right")
 
 
-@torch.no_grad()
 def eye_triangles(head: HeadModel) -> Tensor:
-    """Triangles ``[F]`` bool of eyeballs and lids, and of the skin around them that follows the lids or unfolds."""
+    """Triangles ``[F]`` bool of eyeballs and lids, and of the skin around them that follows the lids."""
     region = torch.stack([head.regions[name] for name in _REGIONS]).any(0)
+    return torch.isin(head.faces, torch.unique(head.faces[region])).any(1)
+
+
+@torch.no_grad()
+def unfolding_triangles(head: HeadModel) -> Tensor:
+    """Triangles ``[F]`` bool that closing lids move or stretch: what lies in the fold of an open eye."""
     neutral = head.neutral().to(head.faces.device)
     opened, closed = (head.vertices(neutral.replace(lids=torch.full_like(neutral.lids, value))) for value in (0, 1))
-    follows = ((closed - opened).norm(dim=-1) > MOVES).nonzero().squeeze(1)
-    return torch.isin(head.faces, torch.cat([torch.unique(head.faces[region]), follows])).any(1)
+    return ((closed - opened).norm(dim=-1) > MOVES)[head.faces].any(1)

@@ -35,7 +35,7 @@ LASH_SHADE = 0.18
 """Brightness of a lash line over what a picture shows there, which is mixed with skin and white of the eye."""
 LOWER_LASHES = 0.25
 """Strength of the lower lash line."""
-LASH_WIDTH = 0.0018
+LASH_WIDTH = 0.0023
 """Metres; closed eyes read as closed, to people and to landmark detectors, by one clear dark line."""
 WHITE_REACH = 0.003
 """Metres from the lower margin within which a picture may show the white of the eye instead of the lid."""

@@ -23,10 +23,12 @@ LASHES = (0.0015, 0.0035)
 """Metres from the lash line of the closed lid up to which lashes, and from which on only skin, is expected."""
 PLATE = 0.009
 """Metres from the lash line up to which a closed lid shows what an open one shows; beyond, it unfolds."""
-PLATE_TOLERANCE = 0.3
-"""How much darker than the middle colour of that part (norm of sRGB) a lid's skin is at most: brows are darker."""
+DARKEST = 0.6
+"""Least brightness of a lid over the skin's around the eye: where it is darker, a low brow lies on it."""
+DARKER = 0.15
+"""How much darker than the middle colour of the plate (norm of sRGB) the rest of a lid's skin is: brows are darker."""
 _AROUND = 0.03  # metres from the iris: where the eye's skin is
-_LEAST = 1e-3  # weight of what is no skin, for where nothing else is near
+_EXPECTED = 0.02  # weight of the plate's colour beside one for each neighbour, for where no skin is near
 _ROUNDS = 4
 
 
@@ -60,13 +62,14 @@ class LidSkin:
         """Colours ``[I, N, 3]`` with even upper lids: their skin, robustly averaged where they lie closed."""
         result = colors.clone()
         for lid, skin, plate, bare, nearness in self._lids:
-            middle = colors[:, plate].median(1, keepdim=True).values
-            darker = torch.minimum(colors[:, skin], middle)
-            likely = own = _likeness(darker, middle, PLATE_TOLERANCE).clamp_min(_LEAST)
+            around = colors[:, skin].median(1, keepdim=True).values
+            expected = torch.maximum(colors[:, plate].median(1, keepdim=True).values, DARKEST * around)
+            likely = own = _likeness(torch.minimum(colors[:, skin], expected), expected, DARKER)
+            doubt = _EXPECTED * nearness.sum(1, keepdim=True)
             for _ in range(_ROUNDS):
                 total = nearness @ torch.cat([own * colors[:, skin], own], -1)
-                even = total[..., :3] / total[..., 3:]
-                own = likely * _likeness(colors[:, skin], even[:, : len(skin)], TOLERANCE).clamp_min(_LEAST)
+                even = (total[..., :3] + doubt * expected) / (total[..., 3:] + doubt)
+                own = likely * _likeness(colors[:, skin], even[:, : len(skin)], TOLERANCE)
             even = even[:, len(skin) :]
             kept = 1 - bare[:, None] * (1 - _likeness(colors[:, lid], even, TOLERANCE))
             result[:, lid] = torch.lerp(even, colors[:, lid], kept)
