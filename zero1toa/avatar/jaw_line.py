@@ -47,7 +47,8 @@ class JawLine:
         self.points = np.stack([np.interp(at, range(len(corners)), column) for column in corners.T], 1)
         self.points = ndimage.gaussian_filter1d(self.points, _DENSE / 4, axis=0, mode="nearest")
         along = np.gradient(self.points, axis=0)
-        normals = np.stack([along[:, 1], -along[:, 0]], 1) / np.linalg.norm(along, axis=1)[:, None]
+        length = np.linalg.norm(along, axis=1).clip(1e-9)[:, None]  # landmarks may coincide
+        normals = np.stack([along[:, 1], -along[:, 0]], 1) / length
         outward = np.sign(((self.points - middle) * normals).sum(1).mean())
         self.normals = outward * normals
         self.edge = self._edge(image, float(np.linalg.norm(landmarks[FOREHEAD] - landmarks[TIP])))
