@@ -86,6 +86,7 @@ def hold() -> int:
     return refiner
 
 
+@pytest.mark.slow
 def test_a_stopped_job_says_so_and_the_same_job_continues(tmp_path: Path):
     log, checkpoint = avatar(tmp_path)
     process = started(tmp_path)

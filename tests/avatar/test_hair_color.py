@@ -79,3 +79,11 @@ def test_nothing_seen_takes_what_is_expected() -> None:
     found = _hair(_scalp((1.0, BROWN)), torch.zeros(SCALP))
     torch.testing.assert_close(found.color[0], torch.tensor([0.24, 0.18, 0.14]), atol=1e-3, rtol=0)
     assert torch.isfinite(found.presence).all()
+
+
+def test_a_head_without_a_scalp_has_none() -> None:
+    points = torch.zeros(5, 3)
+    teller = HairColor(points, torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=torch.bool))
+    found = teller(torch.rand(2, 5, 3), torch.ones(2, 5), torch.tensor([[0.24, 0.18, 0.14]]))
+    assert found.color.shape == (2, 3)
+    assert (found.presence == 0).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,18 +33,14 @@ def _gradient(term: nn.Module, renders: Tensor, targets: Tensor) -> tuple[Tensor
 
 
 def _reference(network: nn.Module, renders: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    exact = lpips_network(None)
-    exact.load_state_dict(network.state_dict())
-    return _gradient(exact.double(), renders.double(), targets.double())
+    return _gradient(copy.deepcopy(network).double(), renders.double(), targets.double())
 
 
 @pytest.mark.parametrize("size", [(32, 48), (37, 43)], ids=["even", "odd"])
 def test_distances_and_gradients_are_the_packages(network: nn.Module, size: tuple[int, int]) -> None:
     renders, targets = _pictures(*size)
     expected, direction = _reference(network, renders, targets)
-    exact = lpips_network(None)
-    exact.load_state_dict(network.state_dict())
-    term = HalfPrecisionLpips(exact.double(), torch.float64, torch.float64, compiled=False)
+    term = HalfPrecisionLpips(copy.deepcopy(network).double(), torch.float64, torch.float64, compiled=False)
     distances, gradient = _gradient(term, renders.double(), targets.double())
     torch.testing.assert_close(distances, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient, direction, rtol=1e-6, atol=1e-6 * direction.abs().max().item())
@@ -52,7 +50,7 @@ def test_gradients_of_equal_pictures_are_zero_and_those_of_dark_features_finite(
     renders, _ = _pictures(32, 32)
     term = HalfPrecisionLpips(network, compiled=False)
     assert _gradient(term, renders, renders)[1].abs().max() == 0
-    dead = lpips_network(None)
+    dead = copy.deepcopy(network)
     for layer in dead.net.modules():
         if isinstance(layer, nn.Conv2d):
             layer.bias.data.fill_(-1e3)  # no feature is ever positive
@@ -78,8 +76,7 @@ def test_half_precision_turns_the_gradient_by_less_than_brain_floats_do(network:
 def test_compiled_on_a_gpu(network: nn.Module) -> None:
     renders, targets = _pictures(130, 128)
     expected, direction = _reference(network, renders, targets)
-    on_gpu = lpips_network(None)
-    on_gpu.load_state_dict(network.state_dict())
-    distances, gradient = _gradient(HalfPrecisionLpips(on_gpu.cuda()), renders.cuda(), targets.cuda())
+    on_gpu = copy.deepcopy(network).cuda()
+    distances, gradient = _gradient(HalfPrecisionLpips(on_gpu), renders.cuda(), targets.cuda())
     torch.testing.assert_close(distances.cpu(), expected, rtol=2e-3, atol=0)
     assert _angle(gradient.cpu(), direction) < 4.5

@@ -54,6 +54,7 @@ def test_seconds_are_counted_from_now():
     assert seconds_left({"a": 12_500, "b": 0, "c": 4_000}, 10.0) == {"a": 2.5, "b": None, "c": 0.0}
 
 
+@pytest.mark.slow
 def test_room_is_found_or_waited_for_or_refused(cluster):
     placement = plan(
         device="auto", gpus=1, refiners=1, avatars=2, refine_gpus=0.5, reconstruct_gpus=0.25, labels=[{"role": "head"}]

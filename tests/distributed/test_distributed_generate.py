@@ -141,6 +141,7 @@ def test_a_batch_with_slack_shares_the_refiners(tmp_path):
         assert mine.count("iteration") == 12
 
 
+@pytest.mark.slow
 def test_an_avatar_asks_for_more_when_there_are_more_refiners_than_avatars(tmp_path):
     """In the tail of a batch; with one avatar and two refiners, that is from its beginning."""
     ages: dict[int, list[int]] = {}

@@ -72,6 +72,7 @@ def submitted(command: list[str], log: Path) -> subprocess.Popen[str]:
             return job
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_portraits_are_done_once_whoever_dies(tmp_path):
     portraits(tmp_path / "photos")

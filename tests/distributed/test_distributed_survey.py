@@ -1,5 +1,7 @@
 """What is looked at before machines are asked for, and a cluster whose room is gone. There is no GPU on this one."""
 
+from types import SimpleNamespace
+
 import pytest
 import ray
 from fleet import fleet
@@ -58,3 +60,22 @@ def test_a_job_whose_room_was_taken_says_so_and_does_not_hang(tmp_path, monkeypa
     monkeypatch.undo()
     (outcome,) = generate_batch([Job(tiny_portrait(), Storage(tmp_path / "out"))], tiny_config(), at_once=1)
     assert not isinstance(outcome, Exception)
+
+
+def test_a_refiner_that_died_had_room_so_that_its_successor_is_waited_for(monkeypatch):
+    """Within the first minute nobody has asked yet whether it was placed."""
+    monkeypatch.setattr(coordinator, "free_rooms", list)
+    monkeypatch.setattr(coordinator, "shortfall", lambda *_, **__: "free in the cluster are 0")
+
+    def waiting():
+        waits = object.__new__(coordinator.Coordinator)
+        waits._placed, waits._look_for_room, waits._placement = False, 0.0, None
+        waits._refiners = SimpleNamespace(placed=lambda: False, ended=lambda reference: "refiner-0 died", count=1)
+        waits._trainers = SimpleNamespace(trainings=[], count=1)
+        return waits
+
+    with pytest.raises(ConfigError, match="free in the cluster are 0"):
+        waiting()._end_without_room()
+    killed = waiting()
+    killed._refiner_ended("reference")
+    killed._end_without_room()

@@ -62,6 +62,8 @@ class HairColor:
             confidence: how well ``[I, N]``, 0 to 1.
             otherwise: colour where nothing is known ``[I, 3]`` or broadcastable, counted as half a sample.
         """
+        if not len(self._behind):
+            return UnseenHair(otherwise.expand(len(colors), 3), colors.new_zeros(len(colors)))
         skin = self._skin(colors[:, self.on_face], confidence[:, self.on_face])
         seen, known = colors[:, self.on_scalp], confidence[:, self.on_scalp]
         # The exponent is relative to the farthest sample that is seen, whose weight is 1.

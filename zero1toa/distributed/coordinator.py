@@ -146,13 +146,18 @@ class Coordinator:
             if reference in trainers:
                 self._trainer_ended(*self._trainers.ended(reference))
             elif reference in refiners:
-                notice = self._refiners.ended(reference)
-                for training in self._trainers.trainings:
-                    self._notice(training, notice)
+                self._refiner_ended(reference)
         self._leave_draining()
         self._end_without_room()
         self._ask_load()
         self._work.tick(self._load)
+
+    def _refiner_ended(self, reference: Any) -> None:
+        # It had room, which its successor gets; until then nobody is placed, and no other job's fault it is.
+        self._placed = True
+        notice = self._refiners.ended(reference)
+        for training in self._trainers.trainings:
+            self._notice(training, notice)
 
     def _end_without_room(self) -> None:
         """End instead of hanging where the room that there was is gone: another job took it, or machines were lost."""
