@@ -150,9 +150,8 @@ class PortraitProjector:
         unseen = self.hair_color(colors, confidence, colors.new_tensor(PRIORS[HAIR]) * light[:, 0])
         for name, fill in self.fills.items():
             prior = skin if name == NECK and skin is not None else colors.new_tensor(PRIORS[name]) * light[:, 0]
-            mean = _mean(colors, confidence * fill.inside, prior)
+            mean = unseen.color if name == HAIR else _mean(colors, confidence * fill.inside, prior)
             skin = mean if name == SKIN else skin
-            mean = unseen.color if name == HAIR else mean
             part = fill(colors, confidence * fill.inside, prior if name == TEETH else mean, ANCHORS[name])
             filled = torch.where(self.on[name][:, None], part, filled)
         filled = filled * (self.texture(colors, confidence) ** unseen.presence[:, None])[..., None]
