@@ -91,6 +91,30 @@ def test_a_collar_of_the_hairs_colour_is_no_loose_hair() -> None:
     assert alpha[torch.from_numpy(collar)].mean() < 0.2
 
 
+def test_a_lock_below_a_hat_is_loose_hair_whatever_its_colour_and_a_collar_is_not() -> None:
+    """White masses beside a face under dark hair: one ends above the chin, one goes on below, one is a thin rim."""
+    head = SphereHead(rows=28, columns=40)
+    x, y = plane()
+    closed = (x / 0.085) ** 2 + (y / 0.120) ** 2 <= 1
+    chin = head.landmarks.positions(head.vertices(head.neutral()), head.faces)[152, 1].item()
+    masses = {
+        "lock": (np.abs(x - 0.09) < 0.008) & (y > -0.06) & (y < -0.03),
+        "collar": (np.abs(x - 0.09) < 0.008) & (y > chin - 0.02) & (y < -0.03),
+        "rim": (np.abs(x - 0.09) < 0.001) & (y > -0.06) & (y < -0.03),
+    }
+    for name, mass in masses.items():
+        mass &= (x / 0.081) ** 2 + (y / 0.112) ** 2 > 1
+        drawn = portrait(head, ((closed & (y > 0.02)) | skull() | mass).astype(float), skin=skull() & (y < 0.05))
+        drawn.image[mass, :3] = 240
+        picture, alpha, _ = _seen(head, drawn)
+        covered = alpha[torch.from_numpy(mass)].mean()
+        if name == "lock":
+            assert covered > 0.6
+            assert (picture[torch.from_numpy(mass)].mean(0) / covered).min() > 0.85
+        else:
+            assert covered < 0.35
+
+
 def test_the_dark_rim_of_a_bare_head_is_no_loose_hair() -> None:
     """What a photo's sharpening draws around a head; with a cap of hair the same rim is taken for strands."""
     head = SphereHead(rows=28, columns=40)

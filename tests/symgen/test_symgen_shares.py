@@ -5,7 +5,8 @@ import torch
 from tiny import tiny_config, tiny_portrait
 
 from zero1toa.head.registry import load_head
-from zero1toa.symgen.reconstruct import PORTRAIT, Reconstruction
+from zero1toa.symgen.portrait_target import PORTRAIT
+from zero1toa.symgen.reconstruct import Reconstruction
 
 
 def _none(*_):

@@ -9,8 +9,9 @@ from tiny import tiny_config, tiny_portrait
 from zero1toa.avatar.zbuffer import depth_map
 from zero1toa.head.registry import load_head
 from zero1toa.render.cameras import camera_centers, project
+from zero1toa.symgen.portrait_target import PORTRAIT
 from zero1toa.symgen.portrait_trust import evened
-from zero1toa.symgen.reconstruct import PORTRAIT, Reconstruction
+from zero1toa.symgen.reconstruct import Reconstruction
 
 SIZE = 160
 
@@ -25,7 +26,7 @@ def test_cheeks_that_turn_aside_keep_the_first_avatars_colours_and_all_else_the_
     trainer = Reconstruction(tiny_portrait(), config, head, avatar_id="a", fetch=_none)
     posed, avatar = trainer._posed, trainer.gaussians
     white, black = (
-        evened(posed, PORTRAIT, avatar, trainer.params, colors, trainer._background)
+        evened(posed, PORTRAIT, avatar, trainer.params, colors, torch.tensor(posed.background))
         for colors in (torch.ones(1, SIZE, SIZE, 3), torch.zeros(1, SIZE, SIZE, 3))
     )
     assert white.shape == (1, SIZE, SIZE, 3)

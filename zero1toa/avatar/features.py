@@ -35,12 +35,14 @@ LASH_SHADE = 0.18
 """Brightness of a lash line over what a picture shows there, which is mixed with skin and white of the eye."""
 LOWER_LASHES = 0.25
 """Strength of the lower lash line."""
+LOWER_WIDTH = 0.001
+"""Metres of it; the lower lid's line does not make closed eyes, and its margin is pale."""
 LASH_WIDTH = 0.0023
 """Metres; closed eyes read as closed, to people and to landmark detectors, by one clear dark line."""
 WHITE_REACH = 0.003
 """Metres from the lower margin within which a picture may show the white of the eye instead of the lid."""
 _LIP_EDGE = (0.0008, 0.003)  # metres from the lips' seam up to which it may show teeth
-_LASH_TAPER = 0.008  # metres from the corners of the eye
+_LASH_TAPER = 0.004  # metres from the corners of the eye
 _CLEAR_OF_LIDS = (0.0003, 0.0012)  # metres from the lids' margins on the eyeball: lashes and their shadow reach so far
 _RINGS = 9
 
@@ -165,7 +167,9 @@ class FeaturePainter:
         return smooth_step((self.seam - low) / (high - low)) * ~self.inner
 
     def lashes(self, colors: Tensor, sampled: Tensor, seen: Tensor) -> Tensor:
-        """Darken the lids' margins, the upper one more: closed eyes read as closed by their lash line.
+        """Darken the lids along their lashes, the upper one more: closed eyes read as closed by their lash line.
+
+        Between it and the eyeball, lids look as the picture shows them.
 
         Args:
             colors: of all Gaussians ``[I, N, 3]``.
@@ -177,13 +181,15 @@ class FeaturePainter:
             # Detectors put the lower margin on the white of the eye as often as below it.
             white = torch.exp(-((self.lower / WHITE_REACH) ** 2)) * lids * _whiter(sampled, skin)
             colors = colors + white[..., None] * (skin - colors)
-            for distance, strength in ((self.lower, LOWER_LASHES), (self.upper, 1.0)):
-                amount = strength * torch.exp(-((distance / LASH_WIDTH) ** 2)) * lids
+            lower = LOWER_LASHES * torch.exp(-((self.lower / LOWER_WIDTH) ** 2))
+            upper = torch.exp(-((self.upper / LASH_WIDTH) ** 2))
+            for amount in (lower * lids, upper * lids):
                 skin = colors[:, lids].mean(1, keepdim=True)
                 shown = _weighted_mean(sampled, seen * amount, LASH_SHADE * skin, 1.0)
                 line = torch.minimum(shown, skin) * LASH_SHADE
                 colors = colors + amount[:, None] * (line - colors)
-        return colors
+        # A margin as dark as the lashes would take a millimetre of the open eye, which closed lids hide.
+        return torch.lerp(colors, sampled, (seen * self.inner)[..., None])
 
 
 def with_lids(head: HeadModel, binding: Tensor, weights: Tensor, closed: float) -> tuple[Tensor, Tensor]:

@@ -44,9 +44,10 @@ THICKNESS = 0.08
 SPREAD = 0.6
 """Initial in-plane standard deviation over the mean spacing: closed at opacity 0.95 and hardly blurred."""
 
-REGION_SPREAD = {"mouth": 0.45, "teeth": 0.5, "neck": 0.8, "lids_left": 0.65, "lids_right": 0.65}
+REGION_SPREAD = {"mouth": 0.45, "teeth": 0.5, "neck": 0.8, "lids_left": 0.65, "lids_right": 0.65, "scalp": 0.55}
 """Other spreads: the mouth's long triangles lie close behind the lips and must not reach through them; the neck, which
 fades out, must not show its lattice; lids unfold to several times their height when they close and leave no gap then.
+Hair has detail and the scalp large triangles, so that two percent of what lies behind may show there.
 """
 
 LARGEST_SCALE = 0.6

@@ -42,6 +42,12 @@ DEPTHS = (0.0015, 0.25)
 """Standard deviation of the depths: metres at the outline, and how much it grows with the distance from it."""
 LIKE_HAIR = 0.25
 """Difference from the hair's mean colour (norm of sRGB) up to which a pixel beside face and neck is taken for hair."""
+LOCK = 40
+"""Pixels at least of a lock beside face and ears, which counts whatever its colour is: below a hat, or dyed."""
+CLOSED = 0.6
+"""Share of them at least that lie in squares of three pixels: the rim of a matte is thinner."""
+CHIN = 152
+"""Its landmark: collars end below it."""
 
 HIDDEN = 3.0
 """Pixels by which loose hair of the back must lie inside the outline that the portrait's camera sees."""
@@ -98,18 +104,21 @@ def add_loose_hair(
     spread = DEPTHS[0] + DEPTHS[1] * away
     depth = depth + np.random.default_rng(0).standard_normal(len(y)) * spread
     points = _unproject(x + 0.5, y + 0.5, depth, viewmat, small)
+    marks = head.landmarks.positions(posed, head.faces)
+    chin = float(project(marks[None, [CHIN]], viewmat[None], small[None])[0][0, 0, 1])
     at_scalp, hair = _is_hair(avatar, head, posed, points, colors[y, x])
     anchors = (head.regions["scalp"] | head.regions["neck"]).nonzero().squeeze(1)
     nearest, from_roots = _nearest(posed, head.faces[anchors], points)
     chosen = (away < REACH) & hair & (from_roots - away < ROOTS)
-    chosen &= _hangs(y, x, chosen, at_scalp)
+    hangs = _hangs(y, x, chosen, at_scalp)
+    chosen = hangs | ((away < REACH) & _is_lock(y, x, at_scalp, chin))
     if not chosen.any():
         return avatar
     y, x, points, binding = y[chosen], x[chosen], points[chosen], anchors[nearest[chosen]]
     wanted = np.zeros_like(missing)
     wanted[y, x] = missing[y, x]
     loose = RoundGaussians(binding, points, SPREAD * metre[chosen], _opacities(wanted)[y, x], colors[y, x])
-    back = behind(avatar, head, posed, loose)
+    back = behind(avatar, head, posed, loose.only(hangs[chosen]))
     # The portrait must look as it does without them.
     inside = ndimage.distance_transform_edt(~beside)
     pixels, depth = (t[0].cpu().numpy() for t in project(back.points[None], viewmat[None], small[None]))
@@ -156,6 +165,21 @@ def _hangs(
     mask[y[chosen], x[chosen]] = True
     labels = ndimage.label(mask, np.ones((3, 3)))[0][y, x]
     return np.isin(labels, labels[chosen & at_scalp])
+
+
+def _is_lock(
+    y: NDArray[np.integer], x: NDArray[np.integer], at_scalp: NDArray[np.bool_], chin: float
+) -> NDArray[np.bool_]:
+    """Which pixels ``[P]`` belong to a closed mass beside face and ears that ends above row ``chin``."""
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[y[~at_scalp], x[~at_scalp]] = True
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    numbers = np.arange(count + 1)
+    pixels = ndimage.sum_labels(mask, labels, numbers)
+    closed = ndimage.sum_labels(ndimage.binary_opening(mask, np.ones((3, 3))), labels, numbers)
+    lowest = np.array([0, *(part[0].stop for part in ndimage.find_objects(labels))])
+    lock = (pixels >= LOCK) & (closed > CLOSED * pixels) & (lowest <= chin)
+    return (lock & (numbers > 0))[labels[y, x]] & ~at_scalp
 
 
 def _is_hair(

@@ -63,7 +63,7 @@ class PosedClips:
         )
 
     def render(
-        self, avatar: GaussianAvatar, key: SampleKey, frames: Sequence[int]
+        self, avatar: GaussianAvatar, key: SampleKey, frames: Sequence[int], values: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Pictures of some frames of a clip.
 
@@ -71,6 +71,7 @@ class PosedClips:
             avatar: the Gaussians.
             key: the clip.
             frames: indices into the fully open clip, F of them.
+            values: what to draw in place of the colours ``[N, 3]``.
 
         Returns:
             Pictures ``[F, H, W, 3]`` and alphas ``[F, H, W, 1]`` in [0, 1], and the rasteriser's dictionary.
@@ -82,7 +83,7 @@ class PosedClips:
         else:  # F sets of Gaussians, one camera each
             vertices, viewmats, Ks = vertices[list(frames)], viewmats[:, None], Ks[:, None]
         pictures, alphas, meta = avatar.render(
-            vertices, viewmats, Ks, self.clips[key].size, self.background, self.backend
+            vertices, viewmats, Ks, self.clips[key].size, self.background, self.backend, values
         )
         return pictures.flatten(0, 1), alphas.flatten(0, 1), meta
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from zero1toa.avatar.bundle import Bundle, fingerprint
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.avatar.density import ScreenGradients, change_density, is_due
+from zero1toa.avatar.facing import cosines
 from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.avatar.losses import LossTerms, ReconstructionLoss, drawn
 from zero1toa.avatar.optimizer import AvatarOptimizer
@@ -42,13 +43,11 @@ from zero1toa.storage import Storage
 from zero1toa.symgen import checkpoint
 from zero1toa.symgen.distillation.distillation import ScoreDistillation
 from zero1toa.symgen.landmarks import Detector, LandmarkCounts, project_landmarks, track_landmarks
-from zero1toa.symgen.portrait_trust import calm, clarity, evened
+from zero1toa.symgen.portrait_target import PORTRAIT, PortraitTarget
+from zero1toa.symgen.portrait_trust import calm
 from zero1toa.symgen.posing import PosedClips
-from zero1toa.symgen.refine import composite
 from zero1toa.symgen.result import LossCurve
 from zero1toa.types import ClipSpec, LandmarkTrack, Portrait, Receipt, RefineRequest, SampleKey, Stage
-
-PORTRAIT = SampleKey("portrait", "portrait")
 
 Fetch = Callable[[SampleKey, int], tuple[NDArray[np.uint8], int]]
 """Pictures ``[T, H, W, 3]`` uint8 of a committed version, and how many of its frames were open."""
@@ -125,10 +124,7 @@ class Reconstruction:
         specs[PORTRAIT] = self._portrait_spec()
         background = config.render.background
         self._posed = PosedClips(self.head, self.params, specs.values(), background, config.render.backend)
-        picture, matte = composite(portrait.image, background, config.render.size)
-        picture, matte = picture.to(self._device)[None], matte.to(self._device)[None]
-        self._portrait_picture, self._matte = picture, matte
-        self._background = torch.tensor(list(background), dtype=torch.float32, device=self._device)
+        self._target = PortraitTarget(self._posed, portrait.image, config.render.size)
         self._loss = ReconstructionLoss(config.loss, self._device)
         self._optimizer = AvatarOptimizer(self.gaussians, config.optim, config.loop.iterations)
         self._gradients = ScreenGradients(len(self.gaussians), self._device)
@@ -140,15 +136,11 @@ class Reconstruction:
         image = torch.from_numpy(portrait.image).float() / 255
         self._grey = config.avatar.project_portrait and not bool(is_colorful(image[None]))
         self._facing: dict[SampleKey, Tensor] = {}  # how squarely a clip's frames show each triangle [T, F]
-        # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
-        self._asked = (self._matte > _INSIDE).float()  # where the portrait's colours are asked for
-        self._portrait_colors = (picture - (1 - matte) * self._background) / self._matte.clamp_min(_INSIDE)
         if config.avatar.facing_only:
             self._facing[PORTRAIT] = (self._seen * calm(self.head, self.params))[None]
-            self._asked *= clarity(self._posed, PORTRAIT, self.gaussians, self.params, seen)
-            self._portrait_colors = evened(
-                self._posed, PORTRAIT, self.gaussians, self.params, self._portrait_colors, self._background
-            )
+            self._target.ask_for_what_is_clear(self.gaussians, self.params, seen)
+        if self._portrait_tells:
+            self._solve_colors()
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
         self._density_generator = torch.Generator().manual_seed(config.seed)
 
@@ -223,12 +215,12 @@ class Reconstruction:
                 targets = self._clips[key][frames].float() / 255
                 terms = self._loss(renders, targets, self.gaussians, visible)
             else:
-                covered = alphas.detach()
-                targets = self._portrait_colors * covered + self._background * (1 - covered)
-                targets = torch.lerp(renders.detach(), targets, self._asked)
-                terms = self._loss(renders, targets, self.gaussians, visible, alphas, self._matte)
+                targets = self._target.of(renders, alphas)
+                terms = self._loss(renders, targets, self.gaussians, visible, alphas, self._target.matte)
             self._optimizer.zero_grad()
             terms.total.backward()
+            if key == PORTRAIT and self._portrait_tells:
+                self.gaussians.sh0.grad = None  # colours that the portrait tells are solved for
             self._gradients.add(screen_gradient(meta), meta["radii"])
             shared = self.config.avatar.facing_only or self.config.avatar.keep_margins
             share = self._share(key, shown)[self.gaussians.binding] if shared else None
@@ -244,6 +236,8 @@ class Reconstruction:
                     self._density_generator,
                 )
                 self._gradients = ScreenGradients(len(self.gaussians), self._device)
+            if self.done and self._portrait_tells:
+                self._solve_colors()  # once more, where positions and opacities have come to
             names = list(terms.terms)
             values = torch.stack([terms.total.detach(), *(terms.terms[name] for name in names)]).tolist()
             losses = dict(zip(["total", *names], values, strict=True))
@@ -261,6 +255,17 @@ class Reconstruction:
         self.landmark_counts.add(track)
         term = distillation(renders, track, self._rng)
         return self._loss.regularised("distillation", self.config.distillation.weight, term, self.gaussians, visible)
+
+    def _solve_colors(self) -> None:
+        """Make what the portrait tells look like it."""
+        share = self._share(PORTRAIT, [0])
+        # Hair and necks that are seen aside may follow: an error of the fit puts there what is hair or neck as well.
+        seen = smooth_step((self._seen - _AT_ALL[0]) / (_AT_ALL[1] - _AT_ALL[0]))
+        share = torch.where(self.head.regions["neck"], torch.maximum(share, seen), share)
+        view, _ = self._posed.cameras(PORTRAIT, [0])
+        in_front = cosines(self.head.faces, self._posed.vertices(PORTRAIT)[:1], view)[0] > 0
+        share = torch.where(self.head.regions["scalp"] & in_front, 1.0, share)
+        self._target.solve_colors(self.gaussians, share[self.gaussians.binding])
 
     def _share(self, key: SampleKey, frames: list[int]) -> Tensor:
         """How much of a step these frames may make the Gaussians of each triangle take ``[F]``.
@@ -399,7 +404,7 @@ class Reconstruction:
     def preview(self) -> NDArray[np.uint8]:
         """One row of pictures ``[S, 6 S, 3]`` uint8: the portrait, its render, both sides, open mouth, closed eyes."""
         size = self.config.render.size
-        tiles = [(self._portrait_picture[0].clamp(0, 1) * 255).round().to(torch.uint8)]
+        tiles = [(self._target.picture[0].clamp(0, 1) * 255).round().to(torch.uint8)]
         tiles.append(self._posed.pictures(self.gaussians, PORTRAIT, [0], 1)[0])
         sheet = PosedClips(
             self.head, self.params, [self._preview_spec(size)], self.config.render.background, self._posed.backend
@@ -412,7 +417,7 @@ class Reconstruction:
         """Figures of the avatar: PSNR of the portrait's view in decibel, and the number of Gaussians."""
         with torch.no_grad():
             render, _, _ = self._posed.render(self.gaussians, PORTRAIT, [0])
-            error = float((render.clamp(0, 1) - self._portrait_picture).square().mean())
+            error = float((render.clamp(0, 1) - self._target.picture).square().mean())
         return {"portrait_psnr": -10 * math.log10(max(error, 1e-10)), "gaussians": float(len(self.gaussians))}
 
     def bundle(self) -> Bundle:
@@ -519,7 +524,7 @@ class Reconstruction:
 
 
 _SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
-_INSIDE = 0.4  # matte from which a pixel of the portrait, also of its faded neck, is asked for in colour
+_AT_ALL = (0.02, 0.1)  # how clearly the portrait must show a neck for its colours to be solved for, and in full
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired")
 
 
