@@ -22,8 +22,11 @@ INSET = 0.43
 sub-triangles, rows crowd at the edges and 6 % pass between the Gaussians inside of a triangle; so at most 4 % do.
 """
 
-REGION_ORDERS = {"eye_left": -1, "eye_right": -1, "lids_left": 2, "lids_right": 2, "neck": -1, "scalp": 3}
+REGION_ORDERS = {"eye_left": -1, "eye_right": -1, "lids_left": 2, "lids_right": 2, "neck": -1, "scalp": 4}
 """Change of the lattice's order on regions with smaller (eyes), larger (scalp) or plainer triangles than the face."""
+
+FINEST = 7
+"""Highest order that a region's change leads to: 28 Gaussians on a triangle of a centimetre."""
 
 LONGEST_EDGE = 0.008
 """Metres of a triangle's longest edge that one order of the lattice may serve: a few large Gaussians on a long triangle
@@ -44,10 +47,9 @@ THICKNESS = 0.08
 SPREAD = 0.6
 """Initial in-plane standard deviation over the mean spacing: closed at opacity 0.95 and hardly blurred."""
 
-REGION_SPREAD = {"mouth": 0.45, "teeth": 0.5, "neck": 0.8, "lids_left": 0.65, "lids_right": 0.65, "scalp": 0.55}
+REGION_SPREAD = {"mouth": 0.45, "teeth": 0.5, "neck": 0.8, "lids_left": 0.65, "lids_right": 0.65}
 """Other spreads: the mouth's long triangles lie close behind the lips and must not reach through them; the neck, which
 fades out, must not show its lattice; lids unfold to several times their height when they close and leave no gap then.
-Hair has detail and the scalp large triangles, so that two percent of what lies behind may show there.
 """
 
 LARGEST_SCALE = 0.6
@@ -99,7 +101,7 @@ def orders_per_face(head: HeadModel, vertices: Tensor, count: int, changes: Mapp
     for name, change in (REGION_ORDERS if changes is None else changes).items():
         if name not in head.regions:
             raise ConfigError(f"there is no region '{name}' on {head.name}; regions: {', '.join(sorted(head.regions))}")
-        result[head.regions[name]] = max(order + change, 1)
+        result[head.regions[name]] = min(max(order + change, 1), max(order, FINEST))
     if changes is None:
         corners = vertices[head.faces]
         longest = (corners - corners.roll(1, 1)).norm(dim=-1).amax(1)

@@ -24,7 +24,6 @@ from torch import Tensor
 from zero1toa.avatar.bundle import Bundle, fingerprint
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.avatar.density import ScreenGradients, change_density, is_due
-from zero1toa.avatar.facing import cosines
 from zero1toa.avatar.gaussians import PARAMETERS, GaussianAvatar
 from zero1toa.avatar.losses import LossTerms, ReconstructionLoss, drawn
 from zero1toa.avatar.optimizer import AvatarOptimizer
@@ -260,11 +259,9 @@ class Reconstruction:
         """Make what the portrait tells look like it."""
         share = self._share(PORTRAIT, [0])
         # Hair and necks that are seen aside may follow: an error of the fit puts there what is hair or neck as well.
-        seen = smooth_step((self._seen - _AT_ALL[0]) / (_AT_ALL[1] - _AT_ALL[0]))
-        share = torch.where(self.head.regions["neck"], torch.maximum(share, seen), share)
-        view, _ = self._posed.cameras(PORTRAIT, [0])
-        in_front = cosines(self.head.faces, self._posed.vertices(PORTRAIT)[:1], view)[0] > 0
-        share = torch.where(self.head.regions["scalp"] & in_front, 1.0, share)
+        seen = smooth_step((self._seen - _ASIDE[0]) / (_ASIDE[1] - _ASIDE[0]))
+        hair_or_neck = self.head.regions["scalp"] | self.head.regions["neck"]
+        share = torch.where(hair_or_neck, torch.maximum(share, seen), share)
         self._target.solve_colors(self.gaussians, share[self.gaussians.binding])
 
     def _share(self, key: SampleKey, frames: list[int]) -> Tensor:
@@ -524,7 +521,7 @@ class Reconstruction:
 
 
 _SLANTED = (0.1, 0.8)  # how squarely a frame must show a triangle to train its Gaussians a little, and in full
-_AT_ALL = (0.02, 0.1)  # how clearly the portrait must show a neck for its colours to be solved for, and in full
+_ASIDE = (0.05, 0.3)  # how clearly the portrait must show hair and neck for their colours to follow, and in full
 _COUNTERS = ("step_count", "submitted", "refined", "superseded", "expired")
 
 
