@@ -18,8 +18,9 @@ from zero1toa.symgen.loop import generate_serial
 from zero1toa.symgen.result import GenerationResult
 from zero1toa.symgen.store import SymGENStore
 
-UNTRAINED = tuple(
-    f"optim.{name}=0" for name in ("position", "position_final", "color", "opacity", "scaling", "rotation")
+UNTRAINED = (
+    *(f"optim.{name}=0" for name in ("position", "position_final", "color", "opacity", "scaling", "rotation")),
+    "loop.portrait_share=0",  # nor solve for the portrait's colours at the end
 )
 """Overrides that make training change nothing."""
 
