@@ -1,10 +1,10 @@
-"""Colours that make an avatar's picture the portrait's, before the first training step.
+"""Colours that make an avatar's picture the portrait's, before and after training.
 
 A picture is linear in the Gaussians' colours: each pixel is a weighted mean of them. Projection
 (:mod:`zero1toa.avatar.projection`) reads the colours off the portrait, and drawing them blurs it once more. The
 simultaneous algebraic reconstruction technique (Andersen and Kak 1984) undoes that: every Gaussian takes the mean of
-what its pixels lack, weighted as they are drawn, and again. It needs ten pictures, where gradient steps of a learning
-rate that suits refined clips need hundreds. An addition to the paper.
+what its pixels lack, weighted as they are drawn, and again. It needs two dozen pictures, where gradient steps of a
+learning rate that suits refined clips need hundreds. An addition to the paper.
 """
 
 from __future__ import annotations
