@@ -149,7 +149,7 @@ def test_hollows_are_found_where_the_surface_is_concave() -> None:
 
 def test_seen_gaussians_take_the_picture_at_their_pixel() -> None:
     head = SphereHead(rows=24, columns=32)
-    avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=3))
+    avatar = initialise(head, head.rest, AvatarConfig(gaussians_per_triangle=3), {})  # as many on what is unseen
     viewmat, K = _camera(0.0, head.center)
     y, x = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
     image = torch.stack([x / SIZE, y / SIZE, 0.5 + 0 * x, _matte(head, viewmat, K)], -1)
@@ -158,7 +158,7 @@ def test_seen_gaussians_take_the_picture_at_their_pixel() -> None:
     own = torch.stack([head.regions[f"{part}_{side}"] for part in ("eye", "lids") for side in ("left", "right")]).any(0)
     skin = ~own[avatar.binding]  # eyes and lids have colours of their own
     sure = (found.seen[0] > 0.99) & skin
-    assert sure.float().mean() > 0.08
+    assert sure.float().mean() > 0.1
     torch.testing.assert_close(found.colors[0][sure, :2], pixels[0][sure] / SIZE, atol=0.02, rtol=0)
     # Nothing behind the silhouette's rim or inside the head is called seen.
     behind = avatar.splats(head.rest).means[:, 2].detach() < -0.01

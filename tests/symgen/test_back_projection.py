@@ -20,7 +20,7 @@ def _none(*_):
 
 @pytest.fixture
 def trainer() -> Reconstruction:
-    """A grey avatar of random opacities."""
+    """A grey avatar."""
     trainer = Reconstruction(
         tiny_portrait(), tiny_config("avatar.opacity=0.9"), load_head("canonical"), avatar_id="a", fetch=_none
     )

@@ -179,7 +179,7 @@ def _is_lock(
     closed = ndimage.sum_labels(ndimage.binary_opening(mask, np.ones((3, 3))), labels, numbers)
     lowest = np.array([0, *(part[0].stop for part in ndimage.find_objects(labels))])
     lock = (pixels >= LOCK) & (closed > CLOSED * pixels) & (lowest <= chin)
-    return (lock & (numbers > 0))[labels[y, x]] & ~at_scalp
+    return lock[labels[y, x]]  # nothing of the mask, and so no lock, has label 0
 
 
 def _is_hair(
