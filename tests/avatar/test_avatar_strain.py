@@ -1,5 +1,6 @@
 """Strain of triangles whose deformation is known."""
 
+import pytest
 import torch
 
 from zero1toa.avatar.strain import strain
@@ -27,9 +28,12 @@ def test_strain_is_the_singular_value_that_is_furthest_from_one():
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-7, rtol=0)
 
 
-def test_a_triangle_without_area_counts_as_strained():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_triangle_without_area_counts_as_strained(device):
     """So do those whose area is a rounding error of either sign, as ears under hair have them."""
-    faces = torch.tensor([[0, 1, 2]])
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    faces = torch.tensor([[0, 1, 2]], device=device)
     sliver = torch.tensor([
         [0.0698634684085846, 0.004982794169336557, -0.08552323281764984],
         [0.0689551830291748, -0.0008379730861634016, -0.08143617957830429],
@@ -37,11 +41,12 @@ def test_a_triangle_without_area_counts_as_strained():
     ])  # fmt: skip
     generator = torch.Generator().manual_seed(1)
     for _ in range(100):
-        turned = (sliver.double() @ _rotation(generator).T).float()
+        turned = (sliver.double() @ _rotation(generator).T).float().to(device)
         # What is left of the height is a few rounding errors of a coordinate.
-        assert torch.isfinite(strain(faces, turned, turned + 1e-9 * torch.randn(3, 3, generator=generator))).all()
+        moved = turned + 1e-9 * torch.randn(3, 3, generator=generator).to(device)
+        assert torch.isfinite(strain(faces, turned, moved)).all()
         flat = torch.stack([turned[0], turned[1], turned[1]])
         assert strain(faces, flat, turned).item() == 0.0
-    before = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
-    after = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    before = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, 0.0, 0.0]], device=device)
+    after = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]], device=device)
     assert strain(faces, before, after).item() == 0.0
