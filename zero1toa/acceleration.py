@@ -1,4 +1,4 @@
-"""What makes torch fast on CUDA: a compiler whose results are kept, and functions replayed as CUDA graphs."""
+"""What makes torch fast on CUDA: a compiler whose results are kept, replayed CUDA graphs, copies without waiting."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -28,6 +29,12 @@ def keep_compiled() -> None:
     with contextlib.suppress(OSError):  # without it the compiler uses the machine's temporary folder
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+def send(values: ArrayLike, device: torch.device) -> Tensor:
+    """Numbers of the host as a tensor on a device, without waiting until the device has come to them."""
+    tensor = torch.as_tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class _Recording(NamedTuple):

@@ -11,11 +11,12 @@ from tiny import tiny_config, tiny_portrait
 
 from zero1toa.avatar.bundle import read_bundle
 from zero1toa.avatar.creation import create_avatar
-from zero1toa.errors import BackboneError, OutputError, StoreError
+from zero1toa.errors import BackboneError, OutputError, StoreError, ZeroOneError
 from zero1toa.head.registry import load_head
 from zero1toa.storage import Storage
-from zero1toa.symgen import refinery
+from zero1toa.symgen import loop, refinery
 from zero1toa.symgen.loop import generate_serial
+from zero1toa.symgen.reconstruct import Reconstruction
 from zero1toa.symgen.store import SymGENStore
 
 
@@ -253,3 +254,22 @@ def test_everything_is_trained_where_the_paper_is_asked_for(tmp_path):
     after = read_bundle(result.bundle, head).avatar
     eyes = (head.regions["eye_left"] | head.regions["eye_right"])[after.binding]
     assert ((after.sh0 - first.sh0).abs().amax(-1)[eyes] > 0).any()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_named(tmp_path, monkeypatch):
+    made = []
+
+    class Broken(Reconstruction):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            made.append(self)
+
+    def progress(event):
+        if (event.kind, event.iteration) == ("iteration", 5):
+            made[0]._loss.config.l1 = float("inf")
+
+    monkeypatch.setattr(loop, "Reconstruction", Broken)
+    with pytest.raises(ZeroOneError, match="the loss of iteration 6 is"):
+        generate_serial(tiny_portrait(), tiny_config(), tmp_path, progress)
+    # The checkpoint of iteration 4 stays, from which a run with other settings' repair can go on.
+    assert generate_serial(tiny_portrait(), tiny_config(), tmp_path).continued_from == 4

@@ -140,7 +140,8 @@ def screen_gradient(meta: dict[str, Any]) -> Tensor:
     gradient = meta["means2d"].grad
     if gradient is None:
         raise ValueError("there is no screen-space gradient: call backward() on a loss of the pictures first")
-    half = torch.tensor([meta["width"], meta["height"]], dtype=gradient.dtype, device=gradient.device) / 2
+    # Filled on the device: a copy from the host would make it wait.
+    half = torch.stack([gradient.new_full((), meta[side] / 2) for side in ("width", "height")])
     return (gradient * half).norm(dim=-1)
 
 

@@ -136,7 +136,7 @@ class _Session:
         self.say("iteration", losses=losses)
         if config.preview_every and (trainer.step_count % config.preview_every == 0 or trainer.done):
             with trainer.timed("preview"):
-                self.folder.root.write(PREVIEW, png(trainer.preview()))
+                self.folder.root.write(PREVIEW, png(trainer.preview(), level=1))  # soon replaced
             self.say("preview", preview=self.folder.preview)
         if trainer.step_count % config.checkpoint_every == 0 and not trainer.done:
             self.checkpoint(refinery)

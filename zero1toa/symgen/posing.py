@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zero1toa.acceleration import send
 from zero1toa.avatar.facing import facing
 from zero1toa.avatar.gaussians import GaussianAvatar
 from zero1toa.head.protocol import HeadModel, HeadParams
@@ -40,6 +41,7 @@ class PosedClips:
         self.background = tuple(background)
         self.backend = backend
         self._device = head.faces.device
+        self._behind = torch.tensor(self.background, dtype=torch.float32, device=self._device)
         self._vertices: dict[SampleKey, Tensor] = {}
 
     def vertices(self, key: SampleKey) -> Tensor:
@@ -57,10 +59,7 @@ class PosedClips:
     def cameras(self, key: SampleKey, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
         """World-to-camera ``[F, 4, 4]`` and intrinsics ``[F, 3, 3]`` of some frames of a clip."""
         spec, rows = self.clips[key], list(frames)
-        return (
-            torch.from_numpy(spec.viewmats[rows]).to(self._device),
-            torch.from_numpy(spec.Ks[rows]).to(self._device),
-        )
+        return send(spec.viewmats[rows], self._device), send(spec.Ks[rows], self._device)
 
     def render(
         self, avatar: GaussianAvatar, key: SampleKey, frames: Sequence[int], values: Tensor | None = None
@@ -81,9 +80,10 @@ class PosedClips:
         if len(vertices) == 1:  # one set of Gaussians, F cameras
             viewmats, Ks = viewmats[None], Ks[None]
         else:  # F sets of Gaussians, one camera each
-            vertices, viewmats, Ks = vertices[list(frames)], viewmats[:, None], Ks[:, None]
+            vertices = vertices.index_select(0, send(list(frames), self._device))
+            viewmats, Ks = viewmats[:, None], Ks[:, None]
         pictures, alphas, meta = avatar.render(
-            vertices, viewmats, Ks, self.clips[key].size, self.background, self.backend, values
+            vertices, viewmats, Ks, self.clips[key].size, self._behind, self.backend, values
         )
         return pictures.flatten(0, 1), alphas.flatten(0, 1), meta
 

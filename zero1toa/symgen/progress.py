@@ -34,7 +34,8 @@ class ProgressEvent:
         stage: newest curriculum stage at this iteration.
         iteration: training iterations done, 0 to ``iterations``.
         iterations: training iterations in total.
-        losses: unweighted loss terms of this iteration by name and the weighted ``total``; empty for other kinds.
+        losses: unweighted loss terms of this iteration by name and the weighted ``total``, on a GPU of the one before
+            where there is one; empty for other kinds.
         requested: refinement requests made since the avatar began.
         refined: clips refined and committed.
         superseded: refined clips refused because another commit came first.

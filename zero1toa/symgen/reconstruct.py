@@ -8,6 +8,7 @@ overlap from the beginning and nobody trains on pictures of an untrained avatar.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zero1toa.acceleration import send
 from zero1toa.avatar.bundle import Bundle, fingerprint
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.avatar.density import ScreenGradients, change_density, is_due
@@ -42,6 +44,7 @@ from zero1toa.storage import Storage
 from zero1toa.symgen import checkpoint
 from zero1toa.symgen.distillation.distillation import ScoreDistillation
 from zero1toa.symgen.landmarks import Detector, LandmarkCounts, project_landmarks, track_landmarks
+from zero1toa.symgen.loss_readout import LossReadout
 from zero1toa.symgen.portrait_target import PORTRAIT, PortraitTarget
 from zero1toa.symgen.portrait_trust import calm
 from zero1toa.symgen.posing import PosedClips
@@ -142,6 +145,8 @@ class Reconstruction:
             self._solve_colors()
         self._rng = np.random.default_rng([config.seed, 0x7EA1])
         self._density_generator = torch.Generator().manual_seed(config.seed)
+        self._readout = LossReadout(self._device)
+        self._losses: dict[str, float] = {}  # the newest that were read
 
         self._clips: dict[SampleKey, Tensor] = {}  # uint8 [T, H, W, 3] on the device
         self._open: dict[SampleKey, int] = {}  # open frames of the version that is trained on
@@ -201,7 +206,11 @@ class Reconstruction:
         """One training iteration: pick a clip, render some of its frames, compare, improve (paper eq. 1).
 
         Returns:
-            The unweighted loss terms and the weighted ``total``.
+            The unweighted loss terms and the weighted ``total``; on a GPU, which is not waited for, those of the
+            iteration before, and nothing at first.
+
+        Raises:
+            ZeroOneError: if a loss is not finite.
         """
         with self.timed("train"):
             key, frames = self._pick()
@@ -211,7 +220,7 @@ class Reconstruction:
             if key != PORTRAIT and self._distillation is not None:
                 terms = self._distil(self._distillation, key, shown, renders, visible)
             elif key != PORTRAIT:
-                targets = self._clips[key][frames].float() / 255
+                targets = self._clips[key].index_select(0, send(frames, self._device)).float() / 255
                 terms = self._loss(renders, targets, self.gaussians, visible)
             else:
                 targets = self._target.of(renders, alphas)
@@ -237,13 +246,17 @@ class Reconstruction:
                 self._gradients = ScreenGradients(len(self.gaussians), self._device)
             if self.done and self._portrait_tells:
                 self._solve_colors()  # once more, where positions and opacities have come to
-            names = list(terms.terms)
-            values = torch.stack([terms.total.detach(), *(terms.terms[name] for name in names)]).tolist()
-            losses = dict(zip(["total", *names], values, strict=True))
+            self._readout.put(self.step_count, {"total": terms.total.detach(), **terms.terms})
+            self._read_losses(everything=self.done)
+            return self._losses
+
+    def _read_losses(self, everything: bool = False) -> None:
+        """Bring losses that have arrived, or ``everything``, to the curve."""
+        for iteration, losses in self._readout.read(everything):
             if not math.isfinite(losses["total"]):
-                raise ZeroOneError(f"the loss of iteration {self.step_count} is {losses['total']}: {losses}")
-        self.curve.add(self.step_count, losses)
-        return losses
+                raise ZeroOneError(f"the loss of iteration {iteration} is {losses['total']}: {losses}")
+            self.curve.add(iteration, losses)
+            self._losses = losses
 
     def _distil(
         self, distillation: ScoreDistillation, key: SampleKey, frames: list[int], renders: Tensor, visible: Tensor
@@ -274,7 +287,7 @@ class Reconstruction:
         if self.config.avatar.facing_only:
             if key not in self._facing:
                 self._facing[key] = self._posed.facing(key)
-            squarely = self._facing[key][frames].amax(0)
+            squarely = self._facing[key].index_select(0, send(frames, self._device)).amax(0)
             share = smooth_step((squarely - _SLANTED[0]) / (_SLANTED[1] - _SLANTED[0]))
             if key != PORTRAIT and self._portrait_tells:
                 share = share * (1 - self._seen)
@@ -354,8 +367,10 @@ class Reconstruction:
 
         Raises:
             OutputError: if it cannot be written.
+            ZeroOneError: if a loss is not finite.
         """
         with self.timed("checkpoint"):
+            self._read_losses(everything=True)
             checkpoint.save(folder, name, self._state())
 
     def restore(self, folder: Storage, name: str) -> bool:
@@ -400,14 +415,10 @@ class Reconstruction:
     @torch.no_grad()
     def preview(self) -> NDArray[np.uint8]:
         """One row of pictures ``[S, 6 S, 3]`` uint8: the portrait, its render, both sides, open mouth, closed eyes."""
-        size = self.config.render.size
         tiles = [(self._target.picture[0].clamp(0, 1) * 255).round().to(torch.uint8)]
         tiles.append(self._posed.pictures(self.gaussians, PORTRAIT, [0], 1)[0])
-        sheet = PosedClips(
-            self.head, self.params, [self._preview_spec(size)], self.config.render.background, self._posed.backend
-        )
-        (key,) = sheet.clips
-        tiles += list(sheet.pictures(self.gaussians, key, range(4), 4))
+        (key,) = self._sheet.clips
+        tiles += list(self._sheet.pictures(self.gaussians, key, range(4), 4))
         return torch.cat(tiles, 1).cpu().numpy()
 
     def metrics(self) -> dict[str, float]:
@@ -483,12 +494,14 @@ class Reconstruction:
         azimuth = np.array([-self._portrait.yaw], np.float32)
         return ClipSpec(key=PORTRAIT, viewmats=view, Ks=K.numpy()[None], size=size, azimuths=azimuth, **poses)
 
-    def _preview_spec(self, size: int) -> ClipSpec:
+    @functools.cached_property
+    def _sheet(self) -> PosedClips:
+        """What a preview shows beside the portrait."""
         mouth = coefficients({"jawOpen": 0.8})
         eyes = coefficients({"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0, "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6})
         rest = coefficients({})
         distance = self.head.height / (2 * 0.7 * math.tan(math.radians(25.0) / 2))
-        return clip_spec(
+        spec = clip_spec(
             SampleKey("portrait", "preview"),
             head=self._cpu_head,
             identity=self.params.to("cpu"),
@@ -496,8 +509,9 @@ class Reconstruction:
             azimuths=np.array([40, -40, 0, 0], np.float32),
             elevations=np.zeros(4, np.float32),
             lens=Lens(25.0, distance),
-            size=size,
+            size=self.config.render.size,
         )
+        return PosedClips(self.head, self.params, [spec], self.config.render.background, self._posed.backend)
 
     def _state(self) -> dict[str, Any]:
         return {
