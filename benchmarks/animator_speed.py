@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from figures import Figures
-from kernel_profile import profile_text
+from kernel_profile import kernel_times, profile_text
 from public_structure import PublicStructure
 from random_animator import NAMES, count_operations, random_backbone, sizes
 from torch import Tensor
@@ -266,6 +266,12 @@ def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
         bench.note(f"{label}: {title}, peak GB", bench.peak(), "GB", LIMITS["peak GB"])
     if not torch.isfinite(guided()).all():
         raise RuntimeError(f"{label} gives values that are not finite")
+    if bench.options.profile and backbone.replay is not None:
+        for title, call in (("step", guided), ("inversion", inversion)):
+            count, busy, idle = kernel_times(call)
+            bench.note(f"{label}: {title}, kernels and copies", count, "")
+            bench.note(f"{label}: {title}, time in them", busy, "ms")
+            bench.note(f"{label}: {title}, time between them", idle, "ms")
     recorded, backbone.replay = backbone.replay, None
     if recorded is not None:
         bench.note(f"{label} but not recorded as a graph: step", bench.seconds(guided) * 1000, "ms")

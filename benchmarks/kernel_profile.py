@@ -79,6 +79,21 @@ def _kind(kernel: str) -> str:
     return "other"
 
 
+def kernel_times(call: Callable[[], object], repeats: int = 6) -> tuple[int, float, float]:
+    """The last of several calls on a CUDA device: number of kernels and copies, milliseconds in and between them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(repeats):
+            call()
+        torch.cuda.synchronize()
+    events = [event.time_range for event in found.events() if str(event.device_type).endswith("CUDA")]
+    spans = sorted((span.start, span.end) for span in events)
+    last = spans[-(len(spans) // repeats) :]
+    busy = sum(end - start for start, end in last)
+    return len(last), busy / 1000, (last[-1][1] - last[0][0] - busy) / 1000
+
+
 def profile_text(call: Callable[[], object], network: nn.Module, cuda: bool, variant: str) -> str:
     """Tables of one call.
 

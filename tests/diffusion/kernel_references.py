@@ -107,6 +107,10 @@ def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, s
     return torch.stack(pictures)
 
 
+def wide_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return (queries @ keys.transpose(1, 2)).softmax(-1) @ values
+
+
 NAMES = (
     "add",
     "add_norm",
@@ -119,5 +123,6 @@ NAMES = (
     "takes_attention",
     "takes_gated_product",
     "temporal_attention",
+    "wide_attention",
 )
 """The functions that :mod:`zero1toa.diffusion.animator.fused` takes from the kernels."""

@@ -300,6 +300,17 @@ def test_other_attention_is_left_to_torch() -> None:
     assert not layers.takes_attention(_random(1, 128, 3 * 320), _random(1, 100, 320), 8)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", _HALF)
+@pytest.mark.parametrize("at_once", [1 << 27, 2 * 192**2])
+def test_wide_attention(at_once: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_SCORES", at_once)
+    queries, keys, values = (_random(5, 192, 512, seed=seed, dtype=dtype) for seed in range(3))
+    queries *= 0.1
+    expected = kernel_references.wide_attention(queries.double(), keys.double(), values.double())
+    _close(layers.wide_attention(queries, keys, values), expected, dtype)
+
+
 def _denoised(denoiser: Denoiser, prompt_tokens: int, split: int) -> Tensor:
     """One evaluation of two clips of three frames, with inputs that are the same on every device and in every type."""
     generator = torch.Generator().manual_seed(3)

@@ -60,7 +60,7 @@ class TrainingRate:
 
 
 _SOURCE = (
-    "2026-11-29, torch 2.11, bfloat16, clips of 16 frames at 512 pixels, random weights of the real size "
+    "2026-11-30, torch 2.11, bfloat16, clips of 16 frames at 512 pixels, random weights of the real size "
     "(docs/performance.md)"
 )
 
@@ -70,11 +70,11 @@ DIFFUSION: dict[str, DiffusionRate] = {
         source=_SOURCE,
         frames=16,
         single_teraflop=19.794,
-        guided_teraflop=37.028,
-        single=0.0449,
-        guided=0.0808,
-        encode=0.0476,
-        decode=0.0872,
+        guided_teraflop=37.029,
+        single=0.0445,
+        guided=0.0794,
+        encode=0.0436,
+        decode=0.0726,
     ),
     "aniportrait": DiffusionRate(
         gpu="one NVIDIA H200",
@@ -82,21 +82,21 @@ DIFFUSION: dict[str, DiffusionRate] = {
         frames=16,
         single_teraflop=19.195,
         guided_teraflop=36.429,
-        single=0.0434,
-        guided=0.0791,
-        encode=0.0476,
-        decode=0.0872,
+        single=0.0423,
+        guided=0.0774,
+        encode=0.0436,
+        decode=0.0726,
     ),
 }
 """Rates by backbone; both animators have the same autoencoder. The others were never timed alone on a named GPU."""
 
 TRAINING = TrainingRate(
     gpu="one NVIDIA H200",
-    source="2026-11-29, torch 2.11, gsplat 1.5.3, 120 560 Gaussians, 8 frames at 512 pixels (docs/performance.md)",
+    source="2026-11-30, torch 2.11, gsplat 1.5.3, 120 560 Gaussians, 8 frames at 512 pixels (docs/performance.md)",
     size=512,
     gaussians=120_560,
     frames=8,
-    lpips=0.0232,
-    without=0.0111,
+    lpips=0.0175,
+    without=0.0090,
 )
 """Rate of training; landmarks, previews, checkpoints and the dataset's files come on top."""

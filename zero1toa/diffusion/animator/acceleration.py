@@ -41,6 +41,7 @@ def accelerate(networks: AnimatorNetworks, device: torch.device, dtype: torch.dt
 
 def replace_layers(networks: AnimatorNetworks) -> None:
     """Put the functions of :mod:`zero1toa.diffusion.animator.fused` in the place of the layers' own."""
+    from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.upsampling import Upsample2D
 
@@ -53,12 +54,16 @@ def replace_layers(networks: AnimatorNetworks) -> None:
         Upsample: (fused.upsample, fused.merge_repeated),
         ResnetBlock2D: (fused.autoencoder_block, fused.merge_biases),
         Upsample2D: (fused.upsample, fused.merge_repeated),
+        Attention: (fused.autoencoder_attention, fused.merge_projections),
     }
     for layer in (*networks.denoiser.modules(), *networks.autoencoder.modules()):
         if type(layer) in kinds:
             forward, prepare = kinds[type(layer)]
             prepare(layer)
             layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]
+    for part in (networks.autoencoder.encoder, networks.autoencoder.decoder):
+        part.conv_norm_out.forward = types.MethodType(fused.activated_norm, part.conv_norm_out)
+        part.conv_act = nn.Identity()
     fused.merge_shifts(networks.denoiser)
     embedding = networks.denoiser.time_embedding
     embedding.forward = types.MethodType(fused.time_shifts, embedding)  # type: ignore[method-assign]

@@ -35,6 +35,7 @@ from zero1toa.diffusion.animator.kernels.layers import (
     takes_attention,
     takes_gated_product,
     temporal_attention,
+    wide_attention,
 )
 from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
 
@@ -74,9 +75,38 @@ def autoencoder_block(layer: Any, x: Tensor, temb: Tensor | None = None) -> Tens
 
     Score distillation goes back through the encoder: the kernels have no gradients, so that this runs the block's own.
     """
-    if x.requires_grad and torch.is_grad_enabled():
+    if _needs_gradients(x):
         return type(layer).forward(layer, x, temb)  # type: ignore[no-any-return]
     return _residual(layer, x, None, layer.conv1.bias)
+
+
+def autoencoder_attention(layer: Any, x: Tensor, temb: Tensor | None = None) -> Tensor:
+    """The autoencoder's ``diffusers.models.attention_processor.Attention``, a single head over all pixels."""
+    if _needs_gradients(x):
+        return type(layer).forward(layer, x)  # type: ignore[no-any-return]
+    x = _rows(x)
+    qkv = F.linear(to_tokens(group_norm(x, layer.group_norm)), layer.qkv_weight, layer.qkv_bias)
+    return add(x, layer.to_out[0](wide_attention(*qkv.chunk(3, -1))))
+
+
+@torch.no_grad()
+def merge_projections(layer: Any) -> None:
+    """Prepare an attention for :func:`autoencoder_attention`: one product, with the scores' factor in its queries."""
+    layers, factors = (layer.to_q, layer.to_k, layer.to_v), (layer.scale, 1.0, 1.0)
+    for name in ("weight", "bias"):
+        parts = [factor * getattr(part, name).double() for part, factor in zip(layers, factors, strict=True)]
+        setattr(layer, f"qkv_{name}", torch.cat(parts).to(layer.to_q.weight))
+
+
+def activated_norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    """The autoencoder's last normalisations, with the SiLU that follows them."""
+    if _needs_gradients(x):
+        return F.silu(type(layer).forward(layer, x))
+    return group_norm(_rows(x), layer, activate=True)
+
+
+def _needs_gradients(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 def _residual(layer: Any, x: Tensor, skip: Tensor | None, shift: Tensor) -> Tensor:
