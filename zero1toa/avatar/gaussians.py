@@ -102,6 +102,12 @@ class GaussianAvatar(nn.Module):
         learnt = {name: getattr(self, name).detach() for name in PARAMETERS}
         return {**learnt, "binding": self.binding}
 
+    def triangle_means(self, values: Tensor) -> Tensor:
+        """Means of the Gaussians' values ``[N, D]`` over those of each triangle ``[F, D]``; 0 where there are none."""
+        sums = values.new_zeros(len(self.faces), values.shape[1] + 1)
+        sums.index_add_(0, self.binding, torch.cat([values, torch.ones_like(values[:, :1])], 1))
+        return sums[:, :-1] / sums[:, -1:].clamp_min(1)
+
     def splats(self, vertices: Tensor, faces: Tensor | None = None, variance: Tensor | None = None) -> WorldGaussians:
         """Gaussians on a posed head.
 

@@ -56,10 +56,7 @@ def behind(avatar: GaussianAvatar, head: HeadModel, posed: Tensor, loose: RoundG
     other = frames.rotation[target][..., 1]
     beside = _turned(points - foot - height * normal, angle)
     beside = beside - (beside * other).sum(-1, keepdim=True) * other
-    total = torch.zeros(len(avatar.faces), 4, device=posed.device)
-    ones = torch.ones(len(avatar), 1, device=posed.device)
-    total.index_add_(0, avatar.binding, torch.cat([avatar.colors, ones], -1))
-    colors = total[target, :3] / total[target, 3:].clamp_min(1)
+    colors = avatar.triangle_means(avatar.colors)[target]
     index = source.cpu().numpy()
     opacity = loose.opacity[index] * kept[source].cpu().numpy()
     placed = frames.center[target] + height * other + beside

@@ -11,8 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DILATION = 0.3
-"""Variance in square pixels that the rasteriser adds, its default ``eps2d``."""
+from zero1toa.render.rasterize import DILATION
 
 SHARE = 0.75
 """Of what is lacking. All of it gives the picture of training, enlarged; a little less is nearer to photos of the

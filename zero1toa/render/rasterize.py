@@ -11,6 +11,8 @@ from torch import Tensor
 
 Backend = Literal["auto", "gsplat", "cpu", "torch"]
 BACKENDS: tuple[str, ...] = ("auto", "gsplat", "cpu", "torch")
+DILATION = 0.3
+"""Variance in square pixels by which splats are widened."""
 
 
 def rasterize(
@@ -27,7 +29,7 @@ def rasterize(
     near_plane: float = 0.01,
     far_plane: float = 1e10,
     radius_clip: float = 0.0,
-    eps2d: float = 0.3,
+    eps2d: float = DILATION,
     backgrounds: Tensor | None = None,
     rasterize_mode: Literal["classic", "antialiased"] = "classic",
     backend: str = "auto",

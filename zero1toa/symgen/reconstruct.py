@@ -132,8 +132,10 @@ class Reconstruction:
         self._gradients = ScreenGradients(len(self.gaussians), self._device)
         lids = self.head.regions["lids_left"] | self.head.regions["lids_right"]
         self._protected = lids.to(self._device)
-        self._kept = self._on_triangles(start.kept.float().to(self._device)) > 0
-        self._seen = self._on_triangles(seen)  # how clearly the portrait shows each triangle [F]
+        kept = start.kept.to(seen)
+        # Of each triangle [F], whether any of its Gaussians is kept, and how clearly the portrait shows it.
+        means = self.gaussians.triangle_means(torch.stack([kept, seen], 1))
+        self._kept, self._seen = means[:, 0] > 0, means[:, 1]
         self._portrait_tells = config.avatar.project_portrait and config.loop.portrait_share > 0
         image = torch.from_numpy(portrait.image).float() / 255
         self._grey = config.avatar.project_portrait and not bool(is_colorful(image[None]))
@@ -294,12 +296,6 @@ class Reconstruction:
         if self.config.avatar.keep_margins:
             share = torch.where(self._kept, 0.0, share)
         return share
-
-    def _on_triangles(self, values: Tensor) -> Tensor:
-        """Means over the Gaussians of each triangle ``[F]`` of their values ``[N]``."""
-        sums = torch.zeros(2, len(self._protected), device=self._device)
-        sums.index_add_(1, self.gaussians.binding, torch.stack([values, torch.ones_like(values)]))
-        return sums[0] / sums[1].clamp_min(1)
 
     def request(self) -> RefineRequest | None:
         """Render the clip that is refined next, with its landmarks.
