@@ -26,7 +26,7 @@ def test_cheeks_that_turn_aside_keep_the_first_avatars_colours_and_all_else_the_
     trainer = Reconstruction(tiny_portrait(), config, head, avatar_id="a", fetch=_none)
     posed, avatar = trainer._posed, trainer.gaussians
     white, black = (
-        evened(posed, PORTRAIT, avatar, trainer.params, colors, torch.tensor(posed.background))
+        evened(posed, PORTRAIT, avatar, trainer.params, colors, posed.background)
         for colors in (torch.ones(1, SIZE, SIZE, 3), torch.zeros(1, SIZE, SIZE, 3))
     )
     assert white.shape == (1, SIZE, SIZE, 3)

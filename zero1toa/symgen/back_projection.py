@@ -45,7 +45,7 @@ def back_project(
         """Sums ``[N, 3]`` of pixels ``[1, H, W, 3]``, weighted as each Gaussian is drawn in them."""
         return torch.autograd.grad(picture, drawn, pixels, retain_graph=True)[0]
 
-    target = torch.lerp(picture.new_tensor(posed.background).expand_as(target), target, alpha)
+    target = torch.lerp(posed.background.expand_as(target), target, alpha)
     step = RELAXATION * share[:, None] / spread(asked.expand_as(target)).clamp_min(LEAST)
     for _ in range(ROUNDS):
         shown, _, _ = posed.render(avatar, key, [0])

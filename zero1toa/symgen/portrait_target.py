@@ -38,9 +38,9 @@ class PortraitTarget:
         """
         self._posed = posed
         device = posed.head.faces.device
-        picture, matte = composite(image, posed.background, size)
+        picture, matte = composite(image, posed.background.tolist(), size)
         self.picture, self.matte = picture.to(device)[None], matte.to(device)[None]
-        self._background = self.picture.new_tensor(posed.background)
+        self._background = posed.background
         # The outline is the alpha term's business: asked for in colour, the background whitens the rim.
         self._asked = (self.matte > _INSIDE).float()
         self._colors = (self.picture - (1 - self.matte) * self._background) / self.matte.clamp_min(_INSIDE)

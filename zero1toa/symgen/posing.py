@@ -19,6 +19,9 @@ from zero1toa.types import ClipSpec, SampleKey
 class PosedClips:
     """Renders frames of clips.
 
+    Attributes:
+        background: sRGB colour behind the head ``[3]``, on the device.
+
     Args:
         head: the head model, on the device to render on.
         identity: shape and offset of the avatar, no batch dimension, on the same device.
@@ -38,10 +41,9 @@ class PosedClips:
         self.head = head
         self.identity = identity
         self.clips = {spec.key: spec for spec in clips}
-        self.background = tuple(background)
         self.backend = backend
         self._device = head.faces.device
-        self._behind = torch.tensor(self.background, dtype=torch.float32, device=self._device)
+        self.background = torch.tensor(tuple(background), dtype=torch.float32, device=self._device)
         self._vertices: dict[SampleKey, Tensor] = {}
 
     def vertices(self, key: SampleKey) -> Tensor:
@@ -83,7 +85,7 @@ class PosedClips:
             vertices = vertices.index_select(0, send(list(frames), self._device))
             viewmats, Ks = viewmats[:, None], Ks[:, None]
         pictures, alphas, meta = avatar.render(
-            vertices, viewmats, Ks, self.clips[key].size, self._behind, self.backend, values
+            vertices, viewmats, Ks, self.clips[key].size, self.background, self.backend, values
         )
         return pictures.flatten(0, 1), alphas.flatten(0, 1), meta
 
