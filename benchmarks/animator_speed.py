@@ -13,6 +13,7 @@ public pipelines (see ``public_structure.py``), timed in the same run. Results a
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import itertools
 import statistics
@@ -28,6 +29,7 @@ from kernel_profile import kernel_times, profile_text
 from public_structure import PublicStructure
 from random_animator import NAMES, count_operations, random_backbone, sizes
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from zero1toa.diffusion.animator.backbone import AnimatorBackbone
 from zero1toa.diffusion.sampling import refine_latents
@@ -163,8 +165,10 @@ def attention(bench: Bench) -> None:
 
 def kernels(bench: Bench) -> None:
     """The package's own kernels beside torch's, at the shapes of each resolution with guidance."""
+    from zero1toa.diffusion.animator import fused
     from zero1toa.diffusion.animator.acceleration import attention_kernels
     from zero1toa.diffusion.animator.attention import KeyValue, SelfAttention
+    from zero1toa.diffusion.animator.blocks import ResnetBlock
     from zero1toa.diffusion.animator.config import MOTION_HEADS
     from zero1toa.diffusion.animator.kernels import layers
     from zero1toa.diffusion.animator.motion import TemporalAttention
@@ -197,6 +201,12 @@ def kernels(bench: Bench) -> None:
         x = values(2 * frames, side >> level, side >> level, channels).permute(0, 3, 1, 2)
         group, row = (make.to(bench.device, bench.dtype).requires_grad_(False) for make in (
             torch.nn.GroupNorm(config.groups, channels), torch.nn.LayerNorm(channels)))  # fmt: skip
+        block = ResnetBlock(channels, channels, channels, config.groups).to(bench.device, bench.dtype)
+        block.to(memory_format=torch.channels_last).requires_grad_(False)
+        fused.merge_patches(block)
+        compare(f"group norm, SiLU, convolution {shape}",
+                lambda x=x, b=block: fused._normalise_and_convolve(b.norm1, b.conv1, x, None),
+                lambda x=x, b=block: F.conv2d(F.silu(b.norm1(x)), b.conv1.weight, padding=1))  # fmt: skip
         compare(f"group norm and SiLU {shape}", lambda x=x, n=group: layers.group_norm(x, n, activate=True),
                 lambda x=x, n=group: F.silu(n(x)))  # fmt: skip
         change, read = values(2 * frames, tokens, channels), values(2 * frames, tokens, channels)
@@ -217,6 +227,11 @@ def kernels(bench: Bench) -> None:
         compare(f"gate {shape}", gate, lambda x=wide: gated_by_torch(x))
         if layers.takes_gated_product(change, first):
             compare(f"product and gate {shape}", product_and_gate, lambda x=change, f=first: gated_by_torch(f(x)))
+        square, sums = torch.nn.Linear(channels, channels).to(x).requires_grad_(False), torch.empty_like(read)
+        if layers.takes_product_norm(change, square):
+            compare(f"product, sum and layer norm {shape}",
+                    lambda x=change, f=square, n=row, t=read, s=sums: layers.product_norm(x, f, n, t, sums=s)[1],
+                    lambda x=change, f=square, n=row, t=read: n(t + f(x)))  # fmt: skip
         qkv, layer = values(2 * frames, tokens, 3 * channels), TemporalAttention(channels)
         layer.to_qkv, layer.to_out = torch.nn.Identity(), torch.nn.Identity()  # type: ignore[assignment]
         layer.pe = torch.zeros(1, frames, 3 * channels, device=bench.device, dtype=bench.dtype)
@@ -283,18 +298,26 @@ def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     return backbone
 
 
+@torch.no_grad()
 def agreement(bench: Bench, name: str, variants: dict[str, AnimatorBackbone]) -> None:
-    """How far variants are from the eager one, against what half precision costs anyway."""
-    clip = Clip(bench, 1)
-    outputs = {}
-    for variant, backbone in variants.items():
-        state = backbone.prepare_reference(clip.portrait, clip.portrait), backbone.prepare_control(clip.maps)
-        latents = backbone.encode(clip.frames)
-        outputs[variant] = backbone.predict_guided(latents, 499, *state, 3.5)
-    expected = outputs["eager"]
+    """How far guided predictions are from float32's with the same weights, and from the eager variant's."""
+    clip, eager = Clip(bench, 1), variants["eager"]
+    reference = eager.prepare_reference(clip.portrait, clip.portrait)
+    given = eager.encode(clip.frames), eager.prepare_control(clip.maps).features, reference.layers
+    level = torch.full((1,), 499, device=bench.device)
+    outputs = {variant: one.evaluate(given[0], level, *given[1:], "both") for variant, one in variants.items()}
+    exact = copy.copy(eager)
+    exact.networks = copy.deepcopy(eager.networks)
+    exact.networks.denoiser.float()
+    exact._dtype = torch.float32
+    latents, features, contexts = pytree.tree_map(torch.Tensor.float, given)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        expected = exact.evaluate(latents, level, features, contexts, "both")
     for variant, output in outputs.items():
+        error = float((output - expected).norm() / expected.norm())
+        bench.note(f"{name}: relative difference of {variant} to float32", error, "")
         if variant != "eager":
-            error = float((output - expected).norm() / expected.norm())
+            error = float((output - outputs["eager"]).norm() / outputs["eager"].norm())
             bench.note(f"{name}: relative difference of {variant} to eager", error, "")
 
 

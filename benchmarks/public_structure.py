@@ -74,8 +74,11 @@ def _point_convolution(x: Tensor, layer: nn.Linear) -> Tensor:
     return F.conv2d(x, layer.weight[..., None, None], layer.bias)
 
 
-def _spatial(layer: SpatialTransformer, x: Tensor, context: LayerContext, split: int) -> tuple[Tensor, Tensor]:
+def _spatial(
+    layer: SpatialTransformer, x: Tensor, context: LayerContext, split: int, twice: bool
+) -> tuple[Tensor, Tensor]:
     """As :class:`SpatialTransformer`, with the reference's features and the prompt's tokens in place of keys."""
+    assert not twice  # both halves go through all layers
     assert context.reference is not None
     assert context.prompt is not None
     tokens = _point_convolution(layer.norm(x), layer.proj_in).permute(0, 2, 3, 1).flatten(1, 2)

@@ -56,6 +56,27 @@ def gated_product(x: Tensor, layer: nn.Linear, out: Tensor) -> None:
     gate(F.linear(x, layer.weight.to(x), layer.bias.to(x)), out)
 
 
+def takes_product_norm(x: Tensor, layer: nn.Linear) -> bool:
+    return x.shape[1] % 64 == 0
+
+
+def product_norm(
+    x: Tensor,
+    layer: nn.Linear,
+    norm: nn.LayerNorm,
+    tokens: Tensor | None = None,
+    constant: Tensor | None = None,
+    factor: float = 1.0,
+    places: Tensor | None = None,
+    out: Tensor | None = None,
+    sums: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    change = F.linear(x, layer.weight.to(x), layer.bias.to(x))
+    if tokens is None:
+        tokens = torch.zeros_like(change)
+    return tokens if sums is None else sums, add_norm(tokens, norm, change, constant, factor, places, out, sums)
+
+
 def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:
     total = maps[0]
     for other in maps[1:]:
@@ -94,7 +115,11 @@ def takes_attention(qkv: Tensor, others: Tensor | None, heads: int) -> bool:
     return qkv.shape[1] % 64 == 0
 
 
-def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, split: int, heads: int) -> Tensor:
+def spatial_attention(
+    qkv: Tensor, keys: Tensor | None, values: Tensor | None, split: int, heads: int, twice: bool = False
+) -> Tensor:
+    if twice:
+        qkv = torch.cat([qkv, qkv])
     pictures = []
     for index, picture in enumerate(qkv):
         own = KeyValue(*picture.chunk(3, -1)[1:])
@@ -111,17 +136,44 @@ def wide_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return (queries @ keys.transpose(1, 2)).softmax(-1) @ values
 
 
+_PATCH = torch.tensor([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0], [0.0, 1.0, 0.0, -1.0]])
+_TILE = torch.tensor([[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, -1.0, -1.0]])
+
+
+def takes_patches(x: Tensor, convolution: nn.Conv2d) -> bool:
+    return all(side % 2 == 0 and side <= 8 for side in x.shape[-2:])
+
+
+def normalised_patches(
+    x: Tensor, norm: nn.GroupNorm, more: Tensor | None = None, shift: Tensor | None = None
+) -> Tensor:
+    padded = F.pad(group_norm(x, norm, more, shift, activate=True), (1, 1, 1, 1))
+    patches = padded.unfold(2, 4, 2).unfold(3, 4, 2)  # [N, C, h / 2, w / 2, 4, 4]
+    return torch.einsum("au,bv,nchwuv->abnhwc", _PATCH.to(x), _PATCH.to(x), patches).flatten(2, 4).flatten(0, 1)
+
+
+def from_products(products: Tensor, sides: tuple[int, ...], *maps: Tensor, shift: Tensor | None = None) -> Tensor:
+    of_tiles = products.unflatten(1, (-1, sides[0] // 2, sides[1] // 2)).unflatten(0, (4, 4))
+    tiles = torch.einsum("ua,vb,abnhwc->nchuwv", _TILE.to(products), _TILE.to(products), of_tiles)
+    return add(tiles.flatten(4, 5).flatten(2, 3), *maps, shift=shift)
+
+
 NAMES = (
     "add",
     "add_norm",
+    "from_products",
     "gate",
     "gated_product",
     "group_norm",
     "interleave",
     "join",
+    "normalised_patches",
+    "product_norm",
     "spatial_attention",
     "takes_attention",
     "takes_gated_product",
+    "takes_patches",
+    "takes_product_norm",
     "temporal_attention",
     "wide_attention",
 )

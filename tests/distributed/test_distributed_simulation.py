@@ -345,6 +345,9 @@ class Servers:
     def observe(self, step, epoch):
         self.observed.append((self.clock.now, step, epoch))
 
+    def flush(self):
+        pass
+
     def settled(self, versions):
         pass
 

@@ -63,13 +63,13 @@ def test_the_papers_cost_by_hand(paper):
     assert paper.work.calls == 75
     assert paper.evaluations == 334 * 1200
     assert paper.teraflop == pytest.approx(334 * 25 * (19.794 + 37.029))
-    update = 25 * 0.0445 + 25 * 0.0794 + 0.0436 + 0.0726
+    update = 25 * 0.0419 + 25 * 0.0730 + 0.0441 + 0.0740
     assert paper.refinement_seconds == pytest.approx(334 * update)
-    assert paper.training_seconds == pytest.approx(10_000 * 0.0175)
+    assert paper.training_seconds == pytest.approx(10_000 * 0.0155)
     assert paper.gaussians == 10 * len(load_head("canonical").faces)
     assert paper.clips_gib == pytest.approx(40 * 16 * 512 * 512 * 3 / 2**30)
     assert paper.weights_gib == pytest.approx(2 * sum(paper.parameters.values()) / 2**30)
-    assert paper.activations_gib == pytest.approx(9.1e9 / 2**30 - paper.weights_gib)
+    assert paper.activations_gib == pytest.approx(10.76e9 / 2**30 - paper.weights_gib)
     assert any(note.startswith("memory: activations after a measurement on one NVIDIA H200") for note in paper.notes)
     assert any(note.startswith("refinement: predicted for one NVIDIA H200") for note in paper.notes)
     assert any(note.startswith("training: predicted for one NVIDIA H200") for note in paper.notes)
@@ -128,9 +128,9 @@ def test_evaluations_by_hand():
 def test_training_is_scaled_by_frame_and_by_what_it_compares(head):
     """On the portrait an iteration renders one picture of the eight that were measured."""
     quarter = plan_run(load(["preset=paper", "diffusion.enabled=false", "loop.portrait_share=0.25"]), head)
-    assert quarter.training_seconds == pytest.approx(10_000 * 0.0175 * (0.25 / 8 + 0.75))
+    assert quarter.training_seconds == pytest.approx(10_000 * 0.0155 * (0.25 / 8 + 0.75))
     plain = plan_run(load(["preset=paper", "diffusion.enabled=false", "loss.perceptual=0"]), head)
-    assert plain.training_seconds == pytest.approx(10_000 * 0.0090)
+    assert plain.training_seconds == pytest.approx(10_000 * 0.0066)
 
 
 def test_score_distillation_by_hand(head):
@@ -140,7 +140,7 @@ def test_score_distillation_by_hand(head):
 
     sds = planned("sds")  # one conditional and one unconditional evaluation of 8 frames in each of 10 000 iterations
     assert (sds.work.frame_evaluations, sds.evaluations, sds.schedule.requests) == (16, 160_000, ())
-    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0423 + 8 * 0.0436) / 16)
+    assert sds.refinement_seconds == pytest.approx(10_000 * (16 * 0.0400 + 8 * 0.0442) / 16)
     assert sds.activations_gib is None  # going back through the encoder was not measured
     # A third evaluation, under the negative condition, for noise levels from 0.2 on: of [0.02, 0.98] a share of 78/96.
     assert planned("nfsd").work.frame_evaluations == pytest.approx(8 * (2 + 78 / 96), abs=8 * 0.08)

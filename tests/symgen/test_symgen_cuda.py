@@ -65,8 +65,8 @@ def test_generation_on_cuda_equals_generation_on_the_cpu(tmp_path):
 
 
 @pytest.mark.parametrize("additions", [(), ("avatar.facing_only=true", "avatar.keep_margins=true")])
-def test_a_step_waits_for_the_device_no_more_than_twice(additions):
-    """For the check of what is drawn, and for the rasteriser's count of splats."""
+def test_a_step_waits_for_the_device_once(additions):
+    """For the rasteriser's count of splats."""
     trainer = trainer_on("cuda", "loop.iterations=100", *additions)
     for _ in range(6):  # what is computed once for a clip
         trainer.step()
@@ -77,7 +77,7 @@ def test_a_step_waits_for_the_device_no_more_than_twice(additions):
                 warnings.simplefilter("always")
                 trainer.step()
             named = [f"{wait.filename}:{wait.lineno}" for wait in waits if "synchroniz" in str(wait.message)]
-            assert len(named) <= 2, named
+            assert len(named) <= 1, named
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

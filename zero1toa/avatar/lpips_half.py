@@ -8,7 +8,7 @@ range. Autograd has one type for both, hence a function with a backward of its o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import torch
@@ -127,14 +127,13 @@ def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
 def _through_pool(gradient: Tensor, x: Tensor) -> Tensor:
     """Gradient of a pooling by 2 in its input ``x``: a square's goes to the first of its largest values."""
     height, width = (2 * side for side in gradient.shape[2:])
-    corners: Sequence[Tensor] = [x[:, :, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
-    largest = functional.max_pool2d(x, 2)
-    free = torch.ones_like(largest, dtype=torch.bool)
-    parts = []
-    for corner in corners:
-        hit = (corner == largest) & free
-        free = free & ~hit
-        parts.append(torch.where(hit, gradient, 0))
-    rows = [torch.stack(parts[:2], -1).flatten(-2), torch.stack(parts[2:], -1).flatten(-2)]
-    whole = torch.stack(rows, -2).flatten(-3, -2)
+    # Every pixel looks at its whole square, so that the compiler makes it one pass over the features.
+    squares = x[:, :, :height, :width].unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [B, C, h, 2, w, 2]
+    corners = [squares[:, :, :, i : i + 1, :, j : j + 1] for i in (0, 1) for j in (0, 1)]
+    largest = functools.reduce(torch.maximum, corners)
+    first = torch.full_like(largest, 3, dtype=torch.int8)
+    for place in (2, 1, 0):
+        first = torch.where(corners[place] == largest, place, first)
+    places = torch.arange(4, device=x.device).view(2, 1, 2)
+    whole = torch.where(first == places, gradient[:, :, :, None, :, None], 0).flatten(4).flatten(2, 3)
     return functional.pad(whole, (0, x.shape[3] - width, 0, x.shape[2] - height))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from zero1toa.config import Config
+from zero1toa.config import Config, DiffusionConfig
 from zero1toa.diffusion.facts import parameter_counts
 from zero1toa.errors import ConfigError, DeviceMemoryError
 
@@ -32,27 +32,22 @@ class MeasuredPeak:
         frames: frames of a clip.
         one: bytes, one clip.
         two: bytes, two clips in one call.
+        prepared: bytes of them that the package's kernels hold of the weights in a form of their own.
     """
 
     source: str
     frames: int
     one: float
     two: float
+    prepared: float
 
+
+_SOURCE = "one NVIDIA H200, 2026-11-30, clips of 16 frames at 512 pixels (docs/performance.md)"
+_PREPARED = 1.737e9  # counted: 16 values of two bytes for each pair of channels of a residual block's convolutions
 
 PEAKS: dict[str, MeasuredPeak] = {
-    "follow_your_emoji": MeasuredPeak(
-        source="one NVIDIA H200, 2026-11-28, clips of 16 frames at 512 pixels (docs/performance.md)",
-        frames=16,
-        one=9.1e9,
-        two=9.9e9,
-    ),
-    "aniportrait": MeasuredPeak(
-        source="one NVIDIA H200, 2026-11-28, clips of 16 frames at 512 pixels (docs/performance.md)",
-        frames=16,
-        one=9.8e9,
-        two=10.3e9,  # with torch's own layers, which took 0.3e9 less for one clip: a least figure all the same
-    ),
+    "follow_your_emoji": MeasuredPeak(_SOURCE, frames=16, one=10.76e9, two=11.53e9, prepared=_PREPARED),
+    "aniportrait": MeasuredPeak(_SOURCE, frames=16, one=11.45e9, two=12.27e9, prepared=_PREPARED),
 }
 """Peaks by backbone; the others were not measured."""
 
@@ -71,18 +66,25 @@ def weights_gib(backbone: str, dtype: str) -> float:
     return sum(parameter_counts(backbone).values()) * _BYTES.get(dtype, 2) / _GIB
 
 
-def activations_gib(backbone: str, frames: int) -> float | None:
+def activations_gib(diffusion: DiffusionConfig, frames: int) -> float | None:
     """Peak of refining one clip beyond the weights, in GiB; None where it was not measured.
 
     Frames between and below one and two measured clips lie on the line through both; beyond two clips nothing was
-    measured, and the figure stays at theirs. It is bfloat16's also in float32, which takes more.
+    measured, and the figure stays at theirs. Without the package's kernels, which float32 goes without as well, it is
+    less by the weights that these hold in a form of their own. For the rest float32 has bfloat16's, and takes more.
+
+    Args:
+        diffusion: backbone, type and options.
+        frames: frames of a clip.
     """
-    peak = PEAKS.get(backbone)
+    peak = PEAKS.get(diffusion.backbone)
     if peak is None:
         return None
     slope = (peak.two - peak.one) / peak.frames
     total = peak.one + slope * (min(frames, 2 * peak.frames) - peak.frames)
-    return total / _GIB - weights_gib(backbone, "bfloat16")
+    if diffusion.dtype == "float32" or diffusion.options.get("compiled") is False:
+        total -= peak.prepared
+    return total / _GIB - weights_gib(diffusion.backbone, "bfloat16")
 
 
 def needed_gib(config: Config) -> float | None:
@@ -97,8 +99,8 @@ def needed_gib(config: Config) -> float | None:
 def settings_that_fit(config: Config, budget: float) -> list[str]:
     """Changes to a configuration that need less memory than it does, and no more than ``budget`` GiB.
 
-    Only what is known to help is listed: half precision, fewer frames in a clip where their share was measured, and the
-    compact backbone.
+    Only what is known to help is listed: half precision, torch's own layers and fewer frames in a clip where their
+    share was measured, and the compact backbone.
     """
     needed = needed_gib(config)
     found: list[str] = []
@@ -114,6 +116,8 @@ def settings_that_fit(config: Config, budget: float) -> list[str]:
     if diffusion.dtype == "float32":
         consider("diffusion.dtype=bfloat16", _changed(config, dtype="bfloat16"))
     if _activations(config) is not None:
+        plain = {**diffusion.options, "compiled": False}
+        consider("diffusion.options.compiled=false", _changed(config, options=plain))
         for frames in range(config.curriculum.frames - 1, 0, -1):
             fewer = dataclasses.replace(config, curriculum=dataclasses.replace(config.curriculum, frames=frames))
             if consider(f"curriculum.frames={frames}", fewer):
@@ -189,7 +193,7 @@ def _explain(config: Config, device: torch.device, doing: str, held: int) -> str
     elif needed is not None and activations is not None:
         needs = (
             f"'{name}' needs at least {needed:.1f} GiB: {needed - activations:.1f} for weights and {activations:.1f} "
-            f"for a clip of {config.curriculum.frames} frames, after a measurement on {PEAKS[name].source}"
+            f"to refine a clip of {config.curriculum.frames} frames, after a measurement on {PEAKS[name].source}"
         )
     fits = settings_that_fit(config, budget)
     todo = f"these settings fit: {', '.join(fits)}" if fits else "no setting is known to fit"
@@ -200,7 +204,7 @@ def _activations(config: Config) -> float | None:
     """Score distillation goes back through the encoder and forms no refinement: nothing was measured of it."""
     if config.distillation.method != "none":
         return None
-    return activations_gib(config.diffusion.backbone, config.curriculum.frames)
+    return activations_gib(config.diffusion, config.curriculum.frames)
 
 
 def _at_least(config: Config) -> str:

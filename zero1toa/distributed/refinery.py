@@ -68,6 +68,9 @@ class RayRefinery:
         """Tell the store how far training is."""
         self._store.observe.remote(self._dataset, step, epoch)
 
+    def flush(self) -> None:
+        """Nothing to wait for: the store answers once a commit is on disk."""
+
     def settled(self, versions: Mapping[SampleKey, int]) -> None:
         """Let the store delete what no checkpoint needs."""
         self._store.settled.remote(self._dataset, dict(versions))

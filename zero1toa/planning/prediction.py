@@ -90,7 +90,7 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
         notes.append("training: iterations with score distillation were not measured beside their evaluations")
     else:
         notes.append(f"training: no rate is known for pictures of {config.render.size} pixels")
-    activations = None if distilled else activations_gib(name, config.curriculum.frames)
+    activations = None if distilled else activations_gib(diffusion, config.curriculum.frames)
     if parameters:
         notes.append(_memory_note(name, diffusion.dtype, config.curriculum.frames, activations))
     changes: dict[str, int] | None = None if config.avatar.by_region else {}

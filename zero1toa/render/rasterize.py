@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -101,13 +103,14 @@ def rasterize(
         chosen = "torch"  # gsplat is not made for pictures without any Gaussian.
     if rasterize_mode not in ("classic", "antialiased"):
         raise ValueError(f"rasterize_mode must be 'classic' or 'antialiased', got '{rasterize_mode}'")
-    _check_values(tensors)
     antialiased = rasterize_mode == "antialiased"
     options = (float(near_plane), float(far_plane), float(radius_clip), float(eps2d))
     batch, C, D = tuple(means.shape[:-2]), viewmats.shape[-3], colors.shape[-1]
     if chosen == "gsplat":
-        renders, alphas, meta = _gsplat(tensors, width, height, options, rasterize_mode)
+        with _checked_late(tensors):
+            renders, alphas, meta = _gsplat(tensors, width, height, options, rasterize_mode)
     else:
+        _check_values(tensors)
         B = math.prod(batch)
         flat = {name: tensor.reshape(B, *tensor.shape[len(batch) :]) for name, tensor in tensors.items()}
         flat.setdefault("backgrounds", colors.new_zeros(B, C, D))
@@ -199,14 +202,30 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
     if tensors["means"].device.type == "cpu":
         # In numpy: torch would wake its own threads for this, which costs more than the check when cores are busy.
         checks = _checks(np, {name: tensor.detach().numpy() for name, tensor in tensors.items()})
-        if all(bool(good) for good in checks.values()):
-            return
     else:
         checks = _checks(torch, {name: tensor.detach() for name, tensor in tensors.items()})
-        # One transfer for all of them.
-        if bool(torch.stack(list(checks.values())).all()):
-            return
-    message = next(message for message, good in checks.items() if not bool(good))
+    _refuse(tensors, {message: bool(good) for message, good in checks.items()})
+
+
+@contextlib.contextmanager
+def _checked_late(tensors: dict[str, Tensor]) -> Iterator[None]:
+    """Check values on a GPU after the body has drawn them: gsplat waits for the GPU anyway, and one wait is enough."""
+    checks = _checks(torch, {name: tensor.detach() for name, tensor in tensors.items()})
+    found = torch.stack(list(checks.values())).to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    try:
+        yield
+    finally:
+        arrived.synchronize()
+        _refuse(tensors, dict(zip(checks, found.tolist(), strict=True)))
+
+
+def _refuse(tensors: dict[str, Tensor], checks: dict[str, bool]) -> None:
+    """Raise for the first check that was not passed."""
+    message = next((message for message, good in checks.items() if not good), None)
+    if message is None:
+        return
     bad = ~torch.isfinite(tensors[message.split()[0]])
     if bool(bad.any()):
         message += f": {int(bad.sum())} of {bad.numel()} values are not, first at {bad.nonzero()[0].tolist()}"

@@ -142,6 +142,7 @@ class _Session:
             self.checkpoint(refinery)
 
     def checkpoint(self, refinery: Refinery) -> None:
+        refinery.flush()
         self.trainer.checkpoint(self.folder.checkpoint, STATE)
         refinery.settled(self.trainer.versions)
         self.say("checkpoint")

@@ -59,19 +59,22 @@ def generate_serial(
     folder = open_run(output, portrait, config)
     policy = StalenessPolicy(config.loop.update_interval)
     with lock_folder(folder.dataset, LOCK):
-        store = open_store(folder, portrait)
-        device = choose_device(config.device)
-        refiner = Refiner(config, device)
-        refinery = SerialRefinery(store, policy, refiner)
-        distillation = None
-        if config.distillation.method != "none":
-            if refiner.backbone is None:
-                raise ConfigError("score distillation needs the diffusion model; leave diffusion.enabled on")
-            with explained(config, device, "to prepare score distillation"):
-                distillation = ScoreDistillation(config, refiner.backbone, store.reference())
-        result = run(
-            portrait, config, folder, store.fetch, refinery, policy, progress, head=head, distillation=distillation
-        )
+        store = open_store(folder, portrait, behind=True)
+        try:
+            device = choose_device(config.device)
+            refiner = Refiner(config, device)
+            refinery = SerialRefinery(store, policy, refiner)
+            distillation = None
+            if config.distillation.method != "none":
+                if refiner.backbone is None:
+                    raise ConfigError("score distillation needs the diffusion model; leave diffusion.enabled on")
+                with explained(config, device, "to prepare score distillation"):
+                    distillation = ScoreDistillation(config, refiner.backbone, store.reference())
+            result = run(
+                portrait, config, folder, store.fetch, refinery, policy, progress, head=head, distillation=distillation
+            )
+        finally:
+            store.flush()  # nobody else may write before
     assert result is not None  # nobody stops a serial run but an exception
     return result
 
@@ -194,13 +197,18 @@ def finished_event(result: GenerationResult, trainer: Reconstruction) -> Progres
     )
 
 
-def open_store(folder: RunFolder, portrait: Portrait) -> SymGENStore:
+def open_store(folder: RunFolder, portrait: Portrait, behind: bool = False) -> SymGENStore:
     """The dataset of a run, holding the portrait.
+
+    Args:
+        folder: of the run.
+        portrait: the portrait.
+        behind: write commits beside training.
 
     Raises:
         OutputError: if it cannot be written or belongs to another avatar.
     """
-    store = SymGENStore(folder.dataset, folder.avatar)
+    store = SymGENStore(folder.dataset, folder.avatar, behind=behind)
     store.put_reference(Reference(portrait.image, portrait.landmarks))
     return store
 

@@ -41,6 +41,10 @@ class Refinery(Protocol):
         """Learn how far training is, to judge the age of what comes in."""
         ...
 
+    def flush(self) -> None:
+        """Return when everything that was answered is on disk; called before a checkpoint, which relies on it."""
+        ...
+
     def settled(self, versions: Mapping[SampleKey, int]) -> None:
         """Learn that a checkpoint is on disk that trains on these versions; older ones are not needed any more."""
         ...
@@ -158,6 +162,10 @@ class SerialRefinery:
     def observe(self, step: int, epoch: int) -> None:
         """Remember how far training is."""
         self._step, self._epoch = step, epoch
+
+    def flush(self) -> None:
+        """Wait for the dataset's last commit, which may be written beside training."""
+        self._store.flush()
 
     def settled(self, versions: Mapping[SampleKey, int]) -> None:
         """Delete the pictures that no checkpoint needs."""

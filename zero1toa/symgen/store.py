@@ -19,6 +19,7 @@ import dataclasses
 import json
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,18 +85,23 @@ class SymGENStore:
     Args:
         root: the folder, as a storage or a path; it is made if it does not exist.
         avatar: avatar id; a folder that belongs to another avatar is refused.
+        behind: write each commit beside what the caller does next. It is on disk after :meth:`flush` or the next one,
+            which raise what went wrong; a process that ends before has committed nothing.
 
     Raises:
         OutputError: if the folder cannot be written or belongs to another avatar.
         StoreError: if a commit record or its newest pictures cannot be read.
     """
 
-    def __init__(self, root: Storage | Path, avatar: str) -> None:
+    def __init__(self, root: Storage | Path, avatar: str, behind: bool = False) -> None:
         self.root = root if isinstance(root, Storage) else Storage(root)
         self.avatar = avatar
+        self._writer = ThreadPoolExecutor(1, "commit") if behind else None
+        self._writing: Future[None] | None = None
         self._records: list[Record] = []
         self._by_request: dict[str, Record] = {}
         self._newest: dict[SampleKey, Record] = {}
+        self._latest: tuple[SampleKey, int, NDArray[np.uint8]] | None = None  # refined pictures of the last commit
         self._claim()
         self._rebuild()
 
@@ -115,6 +121,7 @@ class SymGENStore:
             StoreError: for the portrait, which is never overwritten, or pictures of another shape than the render.
             OutputError: if the disk is full or the folder cannot be written.
         """
+        self.flush()
         if request.key.stage == "portrait":
             raise StoreError("the portrait is the one clip of the dataset that is never overwritten")
         if frames.shape != request.frames.shape or frames.dtype != np.uint8:
@@ -138,12 +145,29 @@ class SymGENStore:
             unlocked=request.unlocked,
             seconds={name: round(float(value), 6) for name, value in seconds.items()},
         )
+        if self._writer is None:
+            self._write(record, frames, request.frames)
+        else:
+            self._writing = self._writer.submit(self._write, record, frames, request.frames)
+        self._index(record)
+        self._latest = record.key, record.version, frames
+        return Receipt(record.request_id, record.key, record.version, record.sequence, "committed", record.seconds)
+
+    def _write(self, record: Record, frames: NDArray[np.uint8], render: NDArray[np.uint8]) -> None:
         # Not compressed: training waits for this, deflating takes ten times as long, and old versions are deleted soon.
-        pictures = {"frames": frames, "render": request.frames}
+        pictures = {"frames": frames, "render": render}
         self.root.write(_object(record.key, record.version), lambda file: np.savez(file, **pictures))
         self.root.write(_commit(record.sequence), json.dumps(dataclasses.asdict(record), indent=1))
-        self._index(record)
-        return Receipt(record.request_id, record.key, record.version, record.sequence, "committed", record.seconds)
+
+    def flush(self) -> None:
+        """Wait until all commits are on disk.
+
+        Raises:
+            OutputError: if the disk is full or the folder cannot be written.
+        """
+        if self._writing is not None:
+            self._writing.result()  # a failure stays, so that no later commit leaves a gap
+            self._writing = None
 
     def find(self, request_id: str) -> Receipt | None:
         """What a repeated commit of a request would answer, or None if it was not committed: then there is work."""
@@ -195,6 +219,7 @@ class SymGENStore:
 
     def _pictures(self, key: SampleKey, version: int, name: str) -> NDArray[np.uint8]:
         self.record(key, version)
+        self.flush()
         path = _object(key, version)
         try:
             with np.load(BytesIO(self.root.read(path))) as archive:
@@ -212,8 +237,15 @@ class SymGENStore:
         return [number for number in numbers if number <= self.version(key)]
 
     def fetch(self, key: SampleKey, version: int) -> tuple[NDArray[np.uint8], int]:
-        """Pictures of a committed version, and how many of its frames were open; raises as :meth:`load`."""
-        return self.load(key, version), self.record(key, version).unlocked
+        """Pictures of a committed version, and how many of its frames were open; raises as :meth:`load`.
+
+        Training asks for a clip as soon as it is committed: that one is still in memory.
+        """
+        if self._latest is not None and self._latest[:2] == (key, version):
+            frames = self._latest[2]
+        else:
+            frames = self.load(key, version)
+        return frames, self.record(key, version).unlocked
 
     def prune(self, oldest: Mapping[SampleKey, int]) -> int:
         """Delete pictures that no checkpoint can ask for any more; the commit records stay.

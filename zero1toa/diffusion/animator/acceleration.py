@@ -48,7 +48,7 @@ def replace_layers(networks: AnimatorNetworks) -> None:
     from zero1toa.diffusion.animator import fused
 
     kinds: dict[type[nn.Module], tuple[Callable[..., Any], Callable[[Any], None]]] = {
-        ResnetBlock: (fused.residual_block, fused.merge_biases),
+        ResnetBlock: (fused.residual_block, fused.merge_patches),
         SpatialTransformer: (fused.spatial_transformer, fused.merge_ending),
         MotionModule: (fused.motion_module, fused.merge_ending),
         Upsample: (fused.upsample, fused.merge_repeated),

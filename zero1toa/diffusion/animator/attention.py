@@ -96,9 +96,13 @@ class PromptAttention(nn.Module):
             # Attention over a single token is that token, whatever the query.
             values = self.to_out(prompt.values)
             return values.expand(len(values), len(x) // len(values), -1).reshape(-1, 1, x.shape[-1])
+        return self.to_out(self.attend(x, prompt))
+
+    def attend(self, x: Tensor, prompt: KeyValue) -> Tensor:
+        """What tokens ``[N, n, C]`` read, before the last projection."""
         # Frames of a clip share its prompt: their tokens become one long query instead of repeating the keys.
         queries = self.to_q(x).reshape(len(prompt.keys), -1, x.shape[-1])
-        return self.to_out(attend(queries, prompt.keys, prompt.values, self.heads)).view_as(x)
+        return attend(queries, prompt.keys, prompt.values, self.heads).view_as(x)
 
     def forward(self, x: Tensor, prompt: KeyValue | None, null_prompt: KeyValue | None, split: int) -> Tensor:
         """Attend; the first ``split`` of ``x`` read ``prompt``, the others ``null_prompt``. Broadcasts to ``x``."""
@@ -163,18 +167,21 @@ class SpatialTransformer(nn.Module):
         self.ff = FeedForward(width)
         self.proj_out = nn.Linear(width, channels)
 
-    def forward(self, x: Tensor, context: LayerContext, split: int) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: LayerContext, split: int, twice: bool = False) -> tuple[Tensor, Tensor]:
         """Transform a feature map.
 
         Args:
             x: ``[N, C, h, w]``.
             context: keys and values of reference and prompt.
             split: leading entries of N that see the reference and read ``context.prompt``.
+            twice: take the feature map for two, of which the second sees no reference; ``split`` is N.
 
         Returns:
-            The new feature map, and the normed input of self-attention ``[N, h * w, width]``, which is what a
-            reference network hands over.
+            The new feature map (``twice``: of 2 N), and the normed input of self-attention ``[N, h * w, width]``, which
+            is what a reference network hands over.
         """
+        if twice:
+            x = torch.cat([x, x])
         tokens = self.proj_in(to_tokens(self.norm(x)))
         normed = self.norm1(tokens)
         tokens = tokens + self.attn1(normed, context.reference, split)

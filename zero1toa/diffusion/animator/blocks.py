@@ -123,16 +123,14 @@ class Stage(nn.Module):
             frames: frames per clip.
             contexts: what this stage's spatial transformers read.
             split: leading entries that see the reference.
-            twice: go on with the feature map followed by itself, from the attention on.
+            twice: the attention takes the feature map for two, see :class:`SpatialTransformer`.
 
         Returns:
             The feature map, and the normed tokens of the layer's self-attention, None if it has no attention.
         """
         x, normed = self.resnets[index](x, time, skip), None
-        if twice:
-            x = torch.cat([x, x])
         if index < len(self.attentions):
-            x, normed = self.attentions[index](x, contexts[index], split)
+            x, normed = self.attentions[index](x, contexts[index], split, twice)
         if index < len(self.motion_modules):
             x = self.motion_modules[index](x, frames)
         return x, normed

@@ -31,17 +31,24 @@ from zero1toa.diffusion.animator.kernels.layers import (
     group_norm,
     interleave,
     join,
+    product_norm,
     spatial_attention,
     takes_attention,
     takes_gated_product,
+    takes_product_norm,
     temporal_attention,
     wide_attention,
 )
+from zero1toa.diffusion.animator.kernels.winograd import from_products, normalised_patches, takes_patches
 from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
 
 # Up to this side, maps are padded before a convolution of 2 x 2: if cuDNN is to do it, it takes an older kernel for 32
 # maps of 16 x 16, of half the speed, and the padding itself costs next to nothing there.
 _PADDED = 16
+
+# From this many channels out, convolutions of small maps are computed by products of their patches. That saves most of
+# their arithmetic, and reads and writes four times as much, for which narrower ones have too little arithmetic.
+_PATCHED = 320
 
 
 def residual_block(layer: ResnetBlock, x: Tensor, time: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -111,14 +118,56 @@ def _needs_gradients(x: Tensor) -> bool:
 
 def _residual(layer: Any, x: Tensor, skip: Tensor | None, shift: Tensor) -> Tensor:
     x, skip = _rows(x), None if skip is None else _rows(skip)
-    hidden = _convolve(layer.conv1, group_norm(x, layer.norm1, skip, activate=True))
-    hidden = _convolve(layer.conv2, group_norm(hidden, layer.norm2, shift=shift, activate=True))
-    if layer.conv_shortcut is None:
-        return add(hidden, x, shift=layer.conv2.bias)
-    maps = [x] if skip is None else [x, skip]
-    weights = layer.conv_shortcut.weight.flatten(1).split([part.shape[1] for part in maps], 1)
-    products = (F.linear(to_tokens(part), weight) for part, weight in zip(maps, weights, strict=True))
-    return add(hidden, *products, shift=layer.conv2.bias)
+    hidden = _normalise_and_convolve(layer.norm1, layer.conv1, x, skip)
+    added = [x] if skip is None else [x, skip]
+    if layer.conv_shortcut is not None:
+        weights = layer.conv_shortcut.weight.flatten(1).split([part.shape[1] for part in added], 1)
+        added = [F.linear(to_tokens(part), weight) for part, weight in zip(added, weights, strict=True)]
+    return _normalise_and_convolve(layer.norm2, layer.conv2, hidden, None, shift, *added, bias=layer.conv2.bias)
+
+
+def _normalise_and_convolve(
+    norm: nn.GroupNorm,
+    convolution: nn.Conv2d,
+    x: Tensor,
+    more: Tensor | None,
+    shift: Tensor | None = None,
+    *added: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """What a residual block does twice.
+
+    Args:
+        norm: whose output is activated, and convolved.
+        convolution: of 3 x 3, small maps by the weights of :func:`merge_patches` where it has them; without its bias.
+        x: a map.
+        more: a map whose channels follow those of ``x``.
+        shift: added to each channel before the normalisation ``[C]``.
+        added: maps or tokens added to the output.
+        bias: added to each channel of the output, along with these.
+    """
+    weights = getattr(convolution, "patches", None)
+    if weights is not None and takes_patches(x, convolution):
+        products = torch.bmm(normalised_patches(x, norm, more, shift), weights)
+        return from_products(products, x.shape[-2:], *added, shift=bias)
+    hidden = _convolve(convolution, group_norm(x, norm, more, shift, activate=True))
+    return add(hidden, *added, shift=bias) if added else hidden
+
+
+@torch.no_grad()
+def merge_patches(layer: ResnetBlock) -> None:
+    """Prepare a residual block for :func:`residual_block`: weights ``[16, C, D]`` of wide convolutions' patches, too.
+
+    Those as they were stay, for maps that are not computed so: their size is not known before they come.
+    """
+    merge_biases(layer)
+    for convolution in (layer.conv1, layer.conv2):
+        if convolution.out_channels >= _PATCHED:
+            weight = convolution.weight
+            halves = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]
+            seen = torch.tensor(halves, device=weight.device).double()
+            patches = torch.einsum("au,bv,oiuv->abio", seen, seen, weight.double()).flatten(0, 1)
+            convolution.patches = patches.to(weight).contiguous()  # type: ignore[assignment]
 
 
 @torch.no_grad()
@@ -164,19 +213,21 @@ def _convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def spatial_transformer(
-    layer: SpatialTransformer, x: Tensor, context: LayerContext, split: int
+    layer: SpatialTransformer, x: Tensor, context: LayerContext, split: int, twice: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """See :meth:`SpatialTransformer.forward`; ``x`` is overwritten."""
-    tokens = layer.proj_in(to_tokens(group_norm(x, layer.norm)))
-    normed = add_norm(tokens, layer.norm1)
-    attended = _attend_space(layer.attn1, normed, context.reference, split)
-    ending = _room_for_ending(tokens)
-    if layer.attn2 is None:
-        return _finish(layer, x, ending, add_norm(tokens, layer.norm3, attended, sums=ending)), normed
-    last = torch.empty_like(tokens)
-    for part, prompt in ((slice(split), context.prompt), (slice(split, None), context.null_prompt)):
-        own, change, target, sums = tokens[part], attended[part], last[part], ending[part]
+    """See :meth:`SpatialTransformer.forward`; ``x`` is overwritten unless it is taken for two."""
+    tokens, normed = _product_norm(to_tokens(group_norm(x, layer.norm)), layer.proj_in, layer.norm1)
+    attended = _attend_space(layer.attn1, normed, context.reference, split, twice)
+    if twice:
+        x, tokens = torch.cat([x, x]), torch.cat([tokens, tokens])
+    ending, last = _room_for_ending(tokens), torch.empty_like(tokens)
+    ends = (slice(split), context.prompt), (slice(split, None), context.null_prompt)
+    for read, (part, prompt) in zip(attended, ends, strict=True):
+        own, place = tokens[part], {"out": last[part], "sums": ending[part]}
         if not len(own):
+            continue
+        if layer.attn2 is None:
+            _product_norm(read, layer.attn1.to_out, layer.norm3, own, **place)
             continue
         assert prompt is not None
         if prompt.keys.shape[1] == 1:
@@ -184,44 +235,63 @@ def spatial_transformer(
             constant = layer.attn2.to_out(prompt.values)
             if layer.prompt_scale != 1:
                 constant = layer.prompt_scale * constant
-            add_norm(own, layer.norm3, change, constant=constant, out=target, sums=sums)
+            _product_norm(read, layer.attn1.to_out, layer.norm3, own, constant=constant, **place)
         else:
             assert layer.norm2 is not None
-            read = layer.attn2(add_norm(own, layer.norm2, change), prompt, None, len(own))
-            add_norm(own, layer.norm3, read, factor=layer.prompt_scale, out=target, sums=sums)
+            _, asking = _product_norm(read, layer.attn1.to_out, layer.norm2, own)
+            read = layer.attn2.attend(asking, prompt)
+            _product_norm(read, layer.attn2.to_out, layer.norm3, own, factor=layer.prompt_scale, **place)
     return _finish(layer, x, ending, last), normed
 
 
-def _attend_space(layer: SelfAttention, normed: Tensor, reference: KeyValue | None, split: int) -> Tensor:
+def _product_norm(
+    x: Tensor, product: nn.Linear, norm: nn.LayerNorm, tokens: Tensor | None = None, **settings: Any
+) -> tuple[Tensor, Tensor]:
+    """See :func:`product_norm`, which takes the widest maps; narrower ones leave a product to cuBLAS."""
+    if takes_product_norm(x, product):
+        return product_norm(x, product, norm, tokens, **settings)
+    change = product(x)
+    if tokens is None:
+        return change, add_norm(change, norm, **settings)
+    return tokens, add_norm(tokens, norm, change, **settings)
+
+
+def _attend_space(
+    layer: SelfAttention, normed: Tensor, reference: KeyValue | None, split: int, twice: bool
+) -> tuple[Tensor, Tensor]:
+    """What tokens read of those that see the reference, and of the others, before the last projection."""
     qkv = layer.to_qkv(normed)
     keys, values = (None, None) if reference is None or split == 0 else reference
     if takes_attention(qkv, keys, layer.heads):
-        return layer.to_out(spatial_attention(qkv, keys, values, split, layer.heads))
+        read = spatial_attention(qkv, keys, values, split, layer.heads, twice)
+        return read[:split], read[split:]
+    own, others = qkv[:split], qkv if twice else qkv[split:]
+    return _attend_with(own, keys, values, layer.heads), _attend_with(others, None, None, layer.heads)
+
+
+def _attend_with(qkv: Tensor, keys: Tensor | None, values: Tensor | None, heads: int) -> Tensor:
+    """Self-attention of pictures, perhaps of none, joined by keys and values of their reference."""
     queries, own_keys, own_values = qkv.chunk(3, -1)
-    if keys is None or values is None:
-        return layer.to_out(attend(queries, own_keys, own_values, layer.heads))
-    out, project = torch.empty_like(normed), layer.to_out
-    seeing, others = slice(split), slice(split, None)
-    joined_keys, joined_values = join(qkv[seeing], keys, values)
-    for part, k, v in ((seeing, joined_keys, joined_values), (others, own_keys[others], own_values[others])):
-        if len(out[part]):
-            attended = attend(queries[part], k, v, layer.heads)
-            torch.addmm(project.bias, attended.flatten(0, 1), project.weight.t(), out=out[part].flatten(0, 1))
-    return out
+    if not len(qkv):
+        return queries
+    if keys is not None and values is not None:
+        own_keys, own_values = join(qkv, keys, values)
+    return attend(queries, own_keys, own_values, heads)
 
 
 def motion_module(layer: MotionModule, x: Tensor, frames: int) -> Tensor:
     """See :meth:`MotionModule.forward`; ``x`` is overwritten."""
-    tokens = layer.proj_in(to_tokens(group_norm(x, layer.norm)))
-    normed = add_norm(tokens, layer.norm1, places=layer.attn1.pe[0, :frames])
-    normed = add_norm(tokens, layer.norm2, _attend_time(layer.attn1, normed, frames), places=layer.attn2.pe[0, :frames])
-    ending = _room_for_ending(tokens)
-    normed = add_norm(tokens, layer.norm3, _attend_time(layer.attn2, normed, frames), sums=ending)
+    places = layer.attn1.pe[0, :frames], layer.attn2.pe[0, :frames]
+    tokens, normed = _product_norm(to_tokens(group_norm(x, layer.norm)), layer.proj_in, layer.norm1, places=places[0])
+    read = _attend_time(layer.attn1, normed, frames)
+    _, normed = _product_norm(read, layer.attn1.to_out, layer.norm2, tokens, places=places[1])
+    read, ending = _attend_time(layer.attn2, normed, frames), _room_for_ending(tokens)
+    _, normed = _product_norm(read, layer.attn2.to_out, layer.norm3, tokens, sums=ending)
     return _finish(layer, x, ending, normed)
 
 
 def _attend_time(layer: TemporalAttention, placed: Tensor, frames: int) -> Tensor:
-    return layer.to_out(temporal_attention(layer.to_qkv(placed), frames, MOTION_HEADS))
+    return temporal_attention(layer.to_qkv(placed), frames, MOTION_HEADS)
 
 
 _CONSTANT = 8  # columns of a one and zeros, so that rows stay divisible into vectors

@@ -6,7 +6,7 @@
 // has 64 of its columns, 128 bytes, in the order that the matrix units' own swizzle of 128 bytes describes.
 
 constexpr int BLOCKS = WIDTH / 64, OUTPUTS = 128;  // of 64 columns; outputs of a block
-constexpr int ROWS = 64, STAGES = 7, PENDING = 3;  // rows of a tile; pieces held; pieces on their way before one is awaited
+constexpr int ROWS = 64, STAGES = 7;               // rows of a tile; pieces held
 constexpr int WEIGHTS = 2 * OUTPUTS * 128, PIECE = ROWS * 128;  // bytes of 64 columns
 static_assert(BLOCKS * WEIGHTS + STAGES * (PIECE + 16) + 1024 == SHARED, "the launch gives as much shared memory as is used");
 
@@ -28,15 +28,6 @@ __device__ __forceinline__ void multiply(float (&d)[128], u64 a, u64 b, int more
         EIGHT(88), EIGHT(96), EIGHT(104), EIGHT(112), EIGHT(120)
       : "l"(a), "l"(b), "r"(more));
 }
-
-__device__ __forceinline__ u64 describe(u32 address) {
-  return (u64)((address & 0x3ffff) >> 4) | 1ull << 16 | (u64)(1024 >> 4) << 32 | 1ull << 62;
-}
-__device__ __forceinline__ void copy(u32 to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to), "l"(from) : "memory");
-}
-// Where the eighth `chunk` of a row's 64 columns lies.
-__device__ __forceinline__ int place(int row, int chunk) { return row * 128 + (chunk ^ (row & 7)) * 16; }
 
 // `value` times GELU of `gate`: what the normal distribution's tail beyond |gate| leaves of it. The tail by a polynomial in t
 // times the density, which is within 1e-7 (Abramowitz and Stegun, 7.1.26).
@@ -72,33 +63,27 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     }
   for (int i = threadIdx.x; i < BLOCKS * 2 * OUTPUTS * 8; i += blockDim.x) {
     const int chunk = i % (BLOCKS * 8), row = i / (BLOCKS * 8);
-    const long from = row < OUTPUTS ? column + row : outputs + column + row - OUTPUTS;
+    const long from = row < OUTPUTS ? column + spread(row) : outputs + column + spread(row - OUTPUTS);
     copy(base + chunk / 8 * WEIGHTS + place(row, chunk % 8), weight + from * WIDTH + chunk * 8);
   }
   asm volatile("cp.async.wait_all;\n" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");  // the matrix units read what was copied
+  see_copies();
   __syncthreads();
 
   if (group == 2) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
     const int thread = threadIdx.x % 128, count = (end_tile - begin_tile) * BLOCKS;
     const unsigned short* from = x + ((long)begin_tile * ROWS + thread / 8) * WIDTH + thread % 8 * 8;
-    for (int piece = 0; piece < count + PENDING; ++piece) {
-      if (piece >= PENDING) {
-        asm volatile("cp.async.wait_group %0;\n" ::"n"(PENDING - 1) : "memory");
-        asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-        arrive(full + 8 * ((piece - PENDING) % STAGES));
-      }
-      if (piece < count) {
-        const int stage = piece % STAGES;
-        wait(empty + 8 * stage, (piece / STAGES & 1) ^ 1);
-        const unsigned short* start = from + (long)(piece / BLOCKS) * ROWS * WIDTH + piece % BLOCKS * 64;
+    for (int piece = 0; piece < count; ++piece) {
+      const int stage = piece % STAGES;
+      wait(empty + 8 * stage, (piece / STAGES & 1) ^ 1);
+      const unsigned short* start = from + (long)(piece / BLOCKS) * ROWS * WIDTH + piece % BLOCKS * 64;
 #pragma unroll
-        for (int i = 0; i < ROWS / 16; ++i)
-          copy(pieces + stage * PIECE + place(16 * i + thread / 8, thread % 8), start + 16 * i * WIDTH);
-      }
-      asm volatile("cp.async.commit_group;\n" ::: "memory");
+      for (int i = 0; i < ROWS / 16; ++i)
+        copy(pieces + stage * PIECE + place(16 * i + thread / 8, thread % 8), start + 16 * i * WIDTH);
+      arrive_with_copies(full + 8 * stage);
     }
+    asm volatile("cp.async.wait_all;\n" ::: "memory");
     return;
   }
 
@@ -110,8 +95,9 @@ extern "C" __global__ void __launch_bounds__(384, 1)
   u32 shifts[2][OUTPUTS / 8];  // a pair of each 8 columns, of values and gates
 #pragma unroll
   for (int i = 0; i < OUTPUTS / 8; ++i) {
-    shifts[0][i] = *(const u32*)(bias + column + 8 * i + 2 * quarter);
-    shifts[1][i] = *(const u32*)(bias + outputs + column + 8 * i + 2 * quarter);
+    const unsigned short* from = bias + column + i / 4 * 32 + 8 * quarter + i % 4 * 2;
+    shifts[0][i] = *(const u32*)from;
+    shifts[1][i] = *(const u32*)(from + outputs);
   }
   float sums[OUTPUTS];
   for (int tile = begin_tile + group; tile < end_tile; tile += 2) {
@@ -121,6 +107,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     for (int block = 0; block < BLOCKS; ++block) {
       const int stage = (first + block) % STAGES;
       wait(full + 8 * stage, (first + block) / STAGES & 1);
+      see_copies();
       asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 #pragma unroll
       for (int step = 0; step < 4; ++step)
@@ -138,37 +125,20 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 
     unsigned short* to = out + ((long)tile * ROWS + warp * 16 + lane / 4) * stride + column + 8 * quarter;
 #pragma unroll
-    for (int four = 0; four < OUTPUTS / 32; ++four) {
-      u32 pairs[2][4];  // of two rows; of four times 8 columns each thread has a pair
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = 4 * four + i;
-        const float2 shift = unpack(shifts[0][at]), gate_shift = unpack(shifts[1][at]);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const float* values = sums + 4 * at + 2 * half;
-          const float* gates = values + OUTPUTS / 2;
-          pairs[half][i] = pack(gated(values[0] + shift.x, gates[0] + gate_shift.x),
-                                gated(values[1] + shift.y, gates[1] + gate_shift.y));
-        }
-      }
-      // Four threads exchange their pairs, so that each has 8 columns: the first bit of their numbers, then the second.
+    for (int four = 0; four < OUTPUTS / 32; ++four)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        u32(&p)[4] = pairs[half];
+        u32 pairs[4];
 #pragma unroll
-        for (int bit = 1; bit < 4; bit *= 2)
-#pragma unroll
-          for (int i = 0; i < 4; ++i)
-            if (!(i & bit)) {
-              const bool upper = quarter & bit;
-              const u32 given = upper ? p[i] : p[i + bit];
-              const u32 taken = __shfl_xor_sync(0xffffffffu, given, bit);
-              if (upper) p[i] = taken;
-              else p[i + bit] = taken;
-            }
-        *(uint4*)(to + 8 * half * (long)stride + 32 * four) = make_uint4(p[0], p[1], p[2], p[3]);
+        for (int i = 0; i < 4; ++i) {
+          const int at = 4 * four + i;
+          const float2 shift = unpack(shifts[0][at]), gate_shift = unpack(shifts[1][at]);
+          const float* values = sums + 4 * at + 2 * half;
+          const float* gates = values + OUTPUTS / 2;
+          pairs[i] = pack(gated(values[0] + shift.x, gates[0] + gate_shift.x),
+                          gated(values[1] + shift.y, gates[1] + gate_shift.y));
+        }
+        *(uint4*)(to + 8 * half * (long)stride + 32 * four) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
       }
-    }
   }
 }

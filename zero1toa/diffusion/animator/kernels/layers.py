@@ -49,6 +49,25 @@ def group_norm(
     samples, own, height, width = x.shape
     channels, groups, rows = norm.num_channels, norm.num_groups, height * width
     vectors = channels // _VECTOR
+    lines, sums = _lines(vectors), group_sums(x, norm, more, shift)
+    out = torch.empty_like(x) if more is None else _map(x, channels)
+    share = max(lines, math.ceil(rows / 64))
+    _layers("group_normalise", x, 8 * groups)(
+        (math.ceil(rows / share), samples), (vectors, lines), x, more, shift, sums, norm.weight, norm.bias, out, rows,
+        own // _VECTOR, vectors, groups, sums.shape[1], share, norm.eps, int(activate),
+    )  # fmt: skip
+    return out
+
+
+def group_sums(x: Tensor, norm: nn.GroupNorm, more: Tensor | None, shift: Tensor | None) -> Tensor:
+    """What :func:`group_norm` needs to know of all of its input first; see there.
+
+    Returns:
+        Sums and sums of squares of each group over parts of the pixels, float32 ``[N, parts, 2, groups]``.
+    """
+    samples, own, height, width = x.shape
+    channels, groups, rows = norm.num_channels, norm.num_groups, height * width
+    vectors = channels // _VECTOR
     lines = _lines(vectors)
     parts = min(32, math.ceil(rows / lines))
     share = math.ceil(rows / parts)
@@ -56,13 +75,7 @@ def group_norm(
     _layers("group_sums", x, 8 * lines * channels)(
         (parts, samples), (vectors, lines), x, more, shift, sums, rows, own // _VECTOR, vectors, groups, share
     )
-    out = torch.empty_like(x) if more is None else _map(x, channels)
-    share = max(lines, math.ceil(rows / 64))
-    _layers("group_normalise", x, 8 * groups)(
-        (math.ceil(rows / share), samples), (vectors, lines), x, more, shift, sums, norm.weight, norm.bias, out, rows,
-        own // _VECTOR, vectors, groups, parts, share, norm.eps, int(activate),
-    )  # fmt: skip
-    return out
+    return sums
 
 
 def _map(x: Tensor, channels: int) -> Tensor:
@@ -156,6 +169,63 @@ def gated_product(x: Tensor, layer: nn.Linear, out: Tensor) -> None:
     multiply((blocks, 1), (_PRODUCT_THREADS, 1), x, layer.weight, layer.bias, out, rows, outputs, out.stride(1))
 
 
+_NORM_THREADS = 384
+
+PRODUCT_NORM = {"WIDTH": _PRODUCT_WIDTH, "SHARED": 231_344}
+"""Constants of ``product_norm.cu``."""
+
+
+def takes_product_norm(x: Tensor, layer: nn.Linear) -> bool:
+    """Whether :func:`product_norm` computes this: a width and a number of tokens that it is made for, on Hopper."""
+    return (
+        x.shape[-1] == layer.out_features == _PRODUCT_WIDTH
+        and x.shape[1] % _PRODUCT_ROWS == 0
+        and torch.cuda.get_device_capability(x.device)[0] == 9
+    )
+
+
+def product_norm(
+    x: Tensor,
+    layer: nn.Linear,
+    norm: nn.LayerNorm,
+    tokens: Tensor | None = None,
+    constant: Tensor | None = None,
+    factor: float = 1.0,
+    places: Tensor | None = None,
+    out: Tensor | None = None,
+    sums: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`add_norm` of a layer's output, which is not written to memory.
+
+    Args:
+        x: what the layer takes ``[N, n, 320]``.
+        layer: its output is added to the tokens, times ``factor``.
+        norm: gains and offsets.
+        tokens: changed in place where there are no ``sums``; zero where there are none.
+        constant: ``[B, 1, C]``, each added to all tokens of N / B entries.
+        factor: of the layer's output.
+        places: positions of frames ``[T, C]``, added to what is normed.
+        out: where to put it.
+        sums: where to put the sums, rows ``[N, n, C + 8 or more]``: a one and seven zeros follow them.
+
+    Returns:
+        The sums, and the normed tokens.
+    """
+    entries, pixels, _ = x.shape
+    out = torch.empty_like(x) if out is None else out
+    if sums is None:
+        sums = torch.empty_like(x) if tokens is None else tokens
+    rows = entries * pixels
+    period = rows if constant is None else rows // len(constant)
+    blocks = min(rows // _PRODUCT_ROWS, torch.cuda.get_device_properties(x.device).multi_processor_count)
+    kernel("product_norm.cu", "product_norm", x.dtype, x.device.index, PRODUCT_NORM["SHARED"], **PRODUCT_NORM)(
+        (blocks, 1), (_NORM_THREADS, 1), x, layer.weight, layer.bias, tokens, constant, norm.weight, norm.bias, places,
+        sums, sums.stride(1) // _VECTOR, out, rows, period, pixels, 1 if places is None else len(places), factor,
+        norm.eps,
+    )  # fmt: skip
+    return sums, out
+
+
 def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:
     """Sum of up to four maps or tokens of the same rows, shaped as the first, and of ``shift`` ``[C]``."""
     first = maps[0]
@@ -168,13 +238,16 @@ def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:
     return out
 
 
+_TEMPORAL_WIDTH = 320  # of the heads of a block, with 16 frames: 31 KB of shared memory, six blocks a multiprocessor
+
+
 def temporal_attention(qkv: Tensor, frames: int, heads: int) -> Tensor:
     """Attention over the frames of a clip, separately at each pixel.
 
     Args:
         qkv: queries, keys and values side by side ``[B * T, n, 3 * heads * d]``, d divisible by 8.
         frames: T, at most 32.
-        heads: number of heads, at most 8.
+        heads: number of heads.
 
     Returns:
         ``[B * T, n, heads * d]``.
@@ -182,11 +255,16 @@ def temporal_attention(qkv: Tensor, frames: int, heads: int) -> Tensor:
     entries, pixels, channels = qkv.shape
     width = channels // 3 // heads
     out = qkv.new_empty(entries, pixels, heads * width)
+    tiles = math.ceil(frames / 16)
+    most = _TEMPORAL_WIDTH // (tiles * max(width, 40))  # 8 warps at the utmost, or 4 with two tiles, for registers
+    share = max(part for part in range(1, max(most, 1) + 1) if heads % part == 0)
+    vectors = 3 * share * width // _VECTOR
     attend = kernel(
-        "temporal_attention.cu", "attend", qkv.dtype, qkv.device.index, WIDTH=width, TILES=math.ceil(frames / 16)
-    )
+        "temporal_attention.cu", "attend", qkv.dtype, qkv.device.index,
+        shared=256 * tiles * (vectors + 1 + vectors % 2), WIDTH=width, TILES=tiles, HEADS=heads, SHARE=share,
+    )  # fmt: skip
     factor = math.log2(math.e) / math.sqrt(width)
-    attend((pixels, entries // frames), (32 * heads, 1), qkv, out, frames, pixels, heads, factor)
+    attend((pixels * heads // share, entries // frames), (32 * share, 1), qkv, out, frames, pixels, factor)
     return out
 
 
@@ -251,7 +329,9 @@ def takes_attention(qkv: Tensor, others: Tensor | None, heads: int) -> bool:
     )
 
 
-def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, split: int, heads: int) -> Tensor:
+def spatial_attention(
+    qkv: Tensor, keys: Tensor | None, values: Tensor | None, split: int, heads: int, twice: bool = False
+) -> Tensor:
     """Self-attention, joined by a reference's keys and values where there are any.
 
     Args:
@@ -260,12 +340,13 @@ def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, s
         values: likewise.
         split: leading entries of ``qkv`` that read them, of B clips.
         heads: number of heads.
+        twice: all read them; what they read without them, which comes first anyway, follows.
 
     Returns:
-        ``[N, n, heads * 40]``.
+        ``[N, n, heads * 40]``; ``twice``: 2 N.
     """
     pictures, tokens, channels = qkv.shape
-    out = qkv.new_empty(pictures, tokens, channels // 3)
+    out = qkv.new_empty(2 * pictures if twice else pictures, tokens, channels // 3)
     _, own_keys, own_values = qkv.chunk(3, -1)
     own, others, more, clips = _arrange(own_keys, own_values, heads), None, 0, 1
     if keys is not None and values is not None:
@@ -273,7 +354,7 @@ def spatial_attention(qkv: Tensor, keys: Tensor | None, values: Tensor | None, s
     factor = math.log2(math.e) / math.sqrt(_SPATIAL_WIDTH)
     _spatial("attend", qkv, SPATIAL_SHARED)(
         (math.ceil(tokens / _SPATIAL_ROWS), pictures * heads), (_SPATIAL_THREADS, 1), qkv, own, others, out, tokens,
-        more, heads, 0 if others is None else split, max(1, split // clips), factor,
+        more, heads, 0 if others is None else split, max(1, split // clips), pictures if twice else 0, factor,
     )  # fmt: skip
     return out
 

@@ -107,10 +107,11 @@ __device__ __forceinline__ void weigh(const float (&scores)[KEYS / 2], u32 (&wei
 
 // `qkv` [pictures, tokens, 3, heads, HEAD]; `tiles` of its keys and values, and `others` of the reference's, which the first
 // `split` pictures read, `frames` of each clip: both as `arrange` makes them, of `tokens` and `more` keys, which KEYS divides;
-// `out` [pictures, tokens, heads, HEAD]. A block for each ROWS queries, and for each head of each picture.
+// `out` [pictures, tokens, heads, HEAD]. With `apart` above 0, what a picture reads of itself alone, which it reads first,
+// goes to the picture so many further on. A block for each ROWS queries, and for each head of each picture.
 extern "C" __global__ void __launch_bounds__(128 * (READERS + 1), 1)
     attend(const unsigned short* qkv, const unsigned char* tiles, const unsigned char* others, unsigned short* out,
-           int tokens, int more, int heads, int split, int frames, float factor) {
+           int tokens, int more, int heads, int split, int frames, int apart, float factor) {
   extern __shared__ __align__(128) unsigned char memory[];
   const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int head = blockIdx.y % heads, picture = blockIdx.y / heads;
@@ -163,72 +164,76 @@ extern "C" __global__ void __launch_bounds__(128 * (READERS + 1), 1)
       const bool inside = column < HEAD && row < tokens;
       q[step][i] = inside ? *(const u32*)(queries + (long)row * 3 * channels + column) : 0u;
     }
-  float result[WIDE / 2] = {}, scores[KEYS / 2], high[2], top[2];
+  float result[WIDE / 2] = {}, scores[KEYS / 2], high[2] = {-1e30f, -1e30f}, top[2];
   u32 weights[KEYS / 16][4];
   const int mine = 1 + group, next = 1 + (group + 1) % READERS;
   auto take_turn = [&] { asm volatile("bar.sync %0, 256;" ::"r"(mine) : "memory"); };
   auto pass_turn = [&] { asm volatile("bar.arrive %0, 256;" ::"r"(next) : "memory"); };
   if (group == READERS - 1) pass_turn();
 
-  wait(full, 0);
-  take_turn();
-  begin();
-  score_tile(scores, q, base);
-  submit();
-  pass_turn();
-  finish();
-  find_highest(scores, high);
-  of_whole_rows(high);
-  weigh(scores, weights, high, factor);
   // Weights may be this much above one before they are taken relative to a new highest score, which is seldom: nothing
   // waits for it, and what was summed before is left as it is.
   const float limit = 8.f / factor;
-  for (int tile = 0; tile < count - 1; ++tile) {
-    const int stage = tile % STAGES, following = (tile + 1) % STAGES;
-    wait(full + 8 * following, (tile + 1) / STAGES & 1);
+  auto raise = [&] {
+    of_whole_rows(top);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float higher = fmaxf(high[row], top[row]), rescale = power((high[row] - higher) * factor);
+      high[row] = higher;
+#pragma unroll
+      for (int i = 0; i < WIDE / 8; ++i) {
+        result[4 * i + 2 * row] *= rescale;
+        result[4 * i + 2 * row + 1] *= rescale;
+      }
+    }
+    weigh(scores, weights, high, factor);
+  };
+  for (int tile = 0, end; tile < count; tile = end) {
+    end = apart && tile < own ? own : count;
+    wait(full + 8 * (tile % STAGES), tile / STAGES & 1);
     take_turn();
     begin();
-    score_tile(scores, q, base + following * STAGE);
-    submit();
-    mix_tile(result, weights, base + stage * STAGE + PADDED);
+    score_tile(scores, q, base + tile % STAGES * STAGE);
     submit();
     pass_turn();
     finish();
-    if (lane == 0) arrive(empty + 8 * stage);
     find_highest(scores, top);
-    weigh(scores, weights, high, factor);
-    if (__any_sync(0xffffffffu, top[0] > high[0] + limit || top[1] > high[1] + limit)) {
-      of_whole_rows(top);
-#pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        const float higher = fmaxf(high[row], top[row]), rescale = power((high[row] - higher) * factor);
-        high[row] = higher;
-#pragma unroll
-        for (int i = 0; i < WIDE / 8; ++i) {
-          result[4 * i + 2 * row] *= rescale;
-          result[4 * i + 2 * row + 1] *= rescale;
-        }
-      }
+    raise();
+    for (; tile < end - 1; ++tile) {
+      const int stage = tile % STAGES, following = (tile + 1) % STAGES;
+      wait(full + 8 * following, (tile + 1) / STAGES & 1);
+      take_turn();
+      begin();
+      score_tile(scores, q, base + following * STAGE);
+      submit();
+      mix_tile(result, weights, base + stage * STAGE + PADDED);
+      submit();
+      pass_turn();
+      finish();
+      if (lane == 0) arrive(empty + 8 * stage);
+      find_highest(scores, top);
       weigh(scores, weights, high, factor);
+      if (__any_sync(0xffffffffu, top[0] > high[0] + limit || top[1] > high[1] + limit)) raise();
     }
-  }
-  take_turn();
-  begin();
-  mix_tile(result, weights, base + (count - 1) % STAGES * STAGE + PADDED);
-  submit();
-  pass_turn();
-  finish();
-
+    take_turn();
+    begin();
+    mix_tile(result, weights, base + tile % STAGES * STAGE + PADDED);
+    submit();
+    pass_turn();
+    finish();
+    if (lane == 0) arrive(empty + 8 * (tile % STAGES));
+    const int to_picture = end < count ? picture + apart : picture;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float total = __shfl_sync(0xffffffffu, result[HEAD / 2 + 2 * half], lane / 4 * 4);  // the column of ones
-    const float inverse = 1.f / total;
-    const int row = first + 8 * half;
-    if (row >= tokens) continue;
-    unsigned short* to = out + ((long)picture * tokens + row) * channels + head * HEAD + lane % 4 * 2;
+    for (int half = 0; half < 2; ++half) {
+      const float total = __shfl_sync(0xffffffffu, result[HEAD / 2 + 2 * half], lane / 4 * 4);  // the column of ones
+      const float inverse = 1.f / total;
+      const int row = first + 8 * half;
+      if (row >= tokens) continue;
+      unsigned short* to = out + ((long)to_picture * tokens + row) * channels + head * HEAD + lane % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < CHUNKS; ++i)
-      *(u32*)(to + 8 * i) = pack(result[4 * i + 2 * half] * inverse, result[4 * i + 2 * half + 1] * inverse);
+      for (int i = 0; i < CHUNKS; ++i)
+        *(u32*)(to + 8 * i) = pack(result[4 * i + 2 * half] * inverse, result[4 * i + 2 * half + 1] * inverse);
+    }
   }
 }
 
