@@ -108,18 +108,22 @@ class GaussianAvatar(nn.Module):
         sums.index_add_(0, self.binding, torch.cat([values, torch.ones_like(values[:, :1])], 1))
         return sums[:, :-1] / sums[:, -1:].clamp_min(1)
 
-    def splats(self, vertices: Tensor, faces: Tensor | None = None, variance: Tensor | None = None) -> WorldGaussians:
+    def splats(
+        self, posed: Tensor | rigging.TriangleFrames, faces: Tensor | None = None, variance: Tensor | None = None
+    ) -> WorldGaussians:
         """Gaussians on a posed head.
 
         Args:
-            vertices: ``[B, V, 3]`` (or any leading dimensions), metres.
+            posed: vertices ``[B, V, 3]`` (or any leading dimensions), metres, or their triangles' frames.
             faces: triangles ``[F, 3]`` that the bindings refer to; the avatar's own when None.
             variance: added to the squared scales, square metres ``[B, N]``; see :mod:`zero1toa.avatar.smoothing`.
 
         Returns:
-            Means, quaternions and scales with the leading dimensions of ``vertices``; opacities and colours without.
+            Means, quaternions and scales with the leading dimensions of ``posed``; opacities and colours without.
         """
-        frames = rigging.triangle_frames(vertices, self.faces if faces is None else faces)
+        frames = posed
+        if isinstance(frames, Tensor):
+            frames = rigging.triangle_frames(frames, self.faces if faces is None else faces)
         means, quats, scales = rigging.local_to_global(frames, self.binding, self.means, self.quats, self.log_scales)
         if variance is not None:
             scales = (scales.square() + variance[..., None]).sqrt()
@@ -127,7 +131,7 @@ class GaussianAvatar(nn.Module):
 
     def render(
         self,
-        vertices: Tensor,
+        posed: Tensor | rigging.TriangleFrames,
         viewmats: Tensor,
         Ks: Tensor,
         size: int | tuple[int, int],
@@ -139,7 +143,7 @@ class GaussianAvatar(nn.Module):
         """Picture of each of B posed heads in each of its C cameras.
 
         Args:
-            vertices: ``[B, V, 3]``, metres.
+            posed: vertices ``[B, V, 3]`` in metres, or frames of triangles, see :meth:`splats`.
             viewmats: OpenCV world-to-camera ``[B, C, 4, 4]``.
             Ks: intrinsics in pixels ``[B, C, 3, 3]``.
             size: side of square pictures, or (width, height), in pixels.
@@ -154,11 +158,11 @@ class GaussianAvatar(nn.Module):
         from zero1toa.render.rasterize import rasterize
 
         width, height = (size, size) if isinstance(size, int) else size
-        world = self.splats(vertices, variance=variance)
-        batch = vertices.shape[:-2]
+        world = self.splats(posed, variance=variance)
+        batch = world.means.shape[:-2]
         colors = (world.colors if values is None else values).expand(*batch, -1, -1).contiguous()
         opacities = world.opacities.expand(*batch, -1).contiguous()
-        behind = torch.as_tensor(background, dtype=vertices.dtype, device=vertices.device)
+        behind = torch.as_tensor(background, dtype=world.means.dtype, device=world.means.device)
         return rasterize(
             world.means,
             world.quats,

@@ -22,11 +22,17 @@ class TriangleFrames(NamedTuple):
         center: centroids ``[..., F, 3]``, metres.
         rotation: local to global ``[..., F, 3, 3]``; columns are first edge, outward normal, and their cross product.
         scale: metres per local unit ``[..., F]``.
+        turn: the rotation as a unit quaternion ``[..., F, 4]`` wxyz.
     """
 
     center: Tensor
     rotation: Tensor
     scale: Tensor
+    turn: Tensor
+
+    def select(self, index: Tensor) -> TriangleFrames:
+        """Those of some poses, by their index in the first dimension."""
+        return TriangleFrames(*(part.index_select(0, index) for part in self))
 
 
 class Splats(NamedTuple):
@@ -69,7 +75,8 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> TriangleFrames:
     third = torch.linalg.cross(first, normal)
     height = (third * other).sum(-1).abs()
     scale = ((length.squeeze(-1) + height) / 2).clamp_min(1e-7)
-    return TriangleFrames((v0 + v1 + v2) / 3, torch.stack([first, normal, third], dim=-1), scale)
+    rotation = torch.stack([first, normal, third], dim=-1)
+    return TriangleFrames((v0 + v1 + v2) / 3, rotation, scale, quaternion.from_matrix(rotation))
 
 
 def local_to_global(
@@ -89,7 +96,7 @@ def local_to_global(
     center = frames.center.index_select(-2, binding)
     rotation = frames.rotation.index_select(-3, binding)
     scale = frames.scale.index_select(-1, binding)[..., None]
-    turn = quaternion.from_matrix(frames.rotation).index_select(-2, binding)
+    turn = frames.turn.index_select(-2, binding)
     # A batched product of matrices this small is fast on a CPU and ten times slower than a sum on CUDA.
     sums = rotation.is_cuda
     moved = (rotation * means[..., None, :]).sum(-1) if sums else (rotation @ means[..., None]).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Posed heads of all clips, computed once: the identity is not optimised, so a clip's vertices never change."""
+"""Posed heads of all clips, computed once: the identity is not optimised, so a clip's triangles never change."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from zero1toa.acceleration import send
 from zero1toa.avatar.facing import facing
 from zero1toa.avatar.gaussians import GaussianAvatar
+from zero1toa.avatar.rigging import TriangleFrames, triangle_frames
 from zero1toa.head.protocol import HeadModel, HeadParams
 from zero1toa.types import ClipSpec, SampleKey
 
@@ -45,6 +46,7 @@ class PosedClips:
         self._device = head.faces.device
         self.background = torch.tensor(tuple(background), dtype=torch.float32, device=self._device)
         self._vertices: dict[SampleKey, Tensor] = {}
+        self._frames: dict[SampleKey, TriangleFrames] = {}
 
     def vertices(self, key: SampleKey) -> Tensor:
         """Posed vertices ``[T, V, 3]`` in metres, or ``[1, V, 3]`` for a clip whose expression is fixed."""
@@ -57,6 +59,14 @@ class PosedClips:
             with torch.no_grad():
                 self._vertices[key] = self.head.vertices(self.identity.replace(**tensors))
         return self._vertices[key]
+
+    def triangles(self, key: SampleKey, frames: Sequence[int]) -> TriangleFrames:
+        """Frames of the posed triangles in some frames of a clip, or in all of one whose expression is fixed."""
+        if key not in self._frames:
+            with torch.no_grad():
+                self._frames[key] = triangle_frames(self.vertices(key), self.head.faces)
+        posed = self._frames[key]
+        return posed if len(posed.center) == 1 else posed.select(send(list(frames), self._device))
 
     def cameras(self, key: SampleKey, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
         """World-to-camera ``[F, 4, 4]`` and intrinsics ``[F, 3, 3]`` of some frames of a clip."""
@@ -78,14 +88,13 @@ class PosedClips:
             Pictures ``[F, H, W, 3]`` and alphas ``[F, H, W, 1]`` in [0, 1], and the rasteriser's dictionary.
         """
         viewmats, Ks = self.cameras(key, frames)
-        vertices = self.vertices(key)
-        if len(vertices) == 1:  # one set of Gaussians, F cameras
+        posed = self.triangles(key, frames)
+        if len(posed.center) == 1:  # one set of Gaussians, F cameras
             viewmats, Ks = viewmats[None], Ks[None]
         else:  # F sets of Gaussians, one camera each
-            vertices = vertices.index_select(0, send(list(frames), self._device))
             viewmats, Ks = viewmats[:, None], Ks[:, None]
         pictures, alphas, meta = avatar.render(
-            vertices, viewmats, Ks, self.clips[key].size, self.background, self.backend, values
+            posed, viewmats, Ks, self.clips[key].size, self.background, self.backend, values
         )
         return pictures.flatten(0, 1), alphas.flatten(0, 1), meta
 
@@ -99,8 +108,7 @@ class PosedClips:
     def mean_of(self, avatar: GaussianAvatar, key: SampleKey, frame: int, values: Tensor) -> Tensor:
         """Mean of a value ``[N]`` of the Gaussians at each pixel of a frame ``[1, H, W, 1]``; 1 beside the head."""
         viewmats, Ks = self.cameras(key, [frame])
-        vertices = self.vertices(key)
-        posed = vertices if len(vertices) == 1 else vertices[[frame]]
+        posed = self.triangles(key, [frame])
         size, drawn = self.clips[key].size, values[:, None].expand(-1, 3)
         pictures, _, _ = avatar.render(posed, viewmats[None], Ks[None], size, (1, 1, 1), self.backend, drawn)
         return pictures[0, :, :, :, :1]
