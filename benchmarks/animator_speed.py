@@ -205,7 +205,7 @@ def kernels(bench: Bench) -> None:
         block.to(memory_format=torch.channels_last).requires_grad_(False)
         fused.merge_patches(block)
         compare(f"group norm, SiLU, convolution {shape}",
-                lambda x=x, b=block: fused._normalise_and_convolve(b.norm1, b.conv1, x, None),
+                lambda x=x, b=block: fused.normalise_and_convolve(b.norm1, b.conv1, x, None),
                 lambda x=x, b=block: F.conv2d(F.silu(b.norm1(x)), b.conv1.weight, padding=1))  # fmt: skip
         compare(f"group norm and SiLU {shape}", lambda x=x, n=group: layers.group_norm(x, n, activate=True),
                 lambda x=x, n=group: F.silu(n(x)))  # fmt: skip

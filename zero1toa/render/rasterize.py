@@ -106,21 +106,20 @@ def rasterize(
     antialiased = rasterize_mode == "antialiased"
     options = (float(near_plane), float(far_plane), float(radius_clip), float(eps2d))
     batch, C, D = tuple(means.shape[:-2]), viewmats.shape[-3], colors.shape[-1]
-    if chosen == "gsplat":
-        with _checked_late(tensors):
+    with _checked(tensors):
+        if chosen == "gsplat":
             renders, alphas, meta = _gsplat(tensors, width, height, options, rasterize_mode)
-    else:
-        _check_values(tensors)
-        B = math.prod(batch)
-        flat = {name: tensor.reshape(B, *tensor.shape[len(batch) :]) for name, tensor in tensors.items()}
-        flat.setdefault("backgrounds", colors.new_zeros(B, C, D))
-        if chosen == "cpu":
-            from zero1toa.render.cpu import rasterize_cpu as draw
         else:
-            from zero1toa.render.reference import rasterize_reference as draw
-        renders, alphas, meta = draw(
-            **flat, batch=batch, width=width, height=height, options=options, antialiased=antialiased
-        )
+            B = math.prod(batch)
+            flat = {name: tensor.reshape(B, *tensor.shape[len(batch) :]) for name, tensor in tensors.items()}
+            flat.setdefault("backgrounds", colors.new_zeros(B, C, D))
+            if chosen == "cpu":
+                from zero1toa.render.cpu import rasterize_cpu as draw
+            else:
+                from zero1toa.render.reference import rasterize_reference as draw
+            renders, alphas, meta = draw(
+                **flat, batch=batch, width=width, height=height, options=options, antialiased=antialiased
+            )
     if meta["means2d"].requires_grad:
         meta["means2d"].retain_grad()
     return renders, alphas, {**meta, "width": width, "height": height}
@@ -197,20 +196,21 @@ def _check_shapes(tensors: dict[str, Tensor], width: int, height: int) -> None:
         raise ValueError(f"width and height must be at least 1 pixel, got {width} x {height}")
 
 
-def _check_values(tensors: dict[str, Tensor]) -> None:
-    # A NaN mean would vanish without a word and a NaN colour spread over the picture.
-    if tensors["means"].device.type == "cpu":
-        # In numpy: torch would wake its own threads for this, which costs more than the check when cores are busy.
-        checks = _checks(np, {name: tensor.detach().numpy() for name, tensor in tensors.items()})
-    else:
-        checks = _checks(torch, {name: tensor.detach() for name, tensor in tensors.items()})
-    _refuse(tensors, {message: bool(good) for message, good in checks.items()})
-
-
 @contextlib.contextmanager
-def _checked_late(tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Check values on a GPU after the body has drawn them: gsplat waits for the GPU anyway, and one wait is enough."""
-    checks = _checks(torch, {name: tensor.detach() for name, tensor in tensors.items()})
+def _checked(tensors: dict[str, Tensor]) -> Iterator[None]:
+    """Refuse bad values: before the body draws them; on CUDA after, since gsplat waits for the GPU anyway."""
+    # A NaN mean would vanish without a word and a NaN colour spread over the picture.
+    device = tensors["means"].device.type
+    values: dict[str, Any] = {name: tensor.detach() for name, tensor in tensors.items()}
+    library: Any = torch
+    if device == "cpu":
+        # In numpy: torch would wake its own threads for this, which costs more than the check when cores are busy.
+        library, values = np, {name: tensor.numpy() for name, tensor in values.items()}
+    checks = _checks(library, values)
+    if device != "cuda":
+        _refuse(tensors, {message: bool(good) for message, good in checks.items()})
+        yield
+        return
     found = torch.stack(list(checks.values())).to("cpu", non_blocking=True)
     arrived = torch.cuda.Event()
     arrived.record()

@@ -154,7 +154,7 @@ class SymGENStore:
         return Receipt(record.request_id, record.key, record.version, record.sequence, "committed", record.seconds)
 
     def _write(self, record: Record, frames: NDArray[np.uint8], render: NDArray[np.uint8]) -> None:
-        # Not compressed: training waits for this, deflating takes ten times as long, and old versions are deleted soon.
+        # Not compressed: refiners wait for this, deflating takes ten times as long, and old versions are deleted soon.
         pictures = {"frames": frames, "render": render}
         self.root.write(_object(record.key, record.version), lambda file: np.savez(file, **pictures))
         self.root.write(_commit(record.sequence), json.dumps(dataclasses.asdict(record), indent=1))

@@ -46,10 +46,6 @@ from zero1toa.diffusion.animator.motion import MotionModule, TemporalAttention
 # maps of 16 x 16, of half the speed, and the padding itself costs next to nothing there.
 _PADDED = 16
 
-# From this many channels out, convolutions of small maps are computed by products of their patches. That saves most of
-# their arithmetic, and reads and writes four times as much, for which narrower ones have too little arithmetic.
-_PATCHED = 320
-
 
 def residual_block(layer: ResnetBlock, x: Tensor, time: Tensor, skip: Tensor | None = None) -> Tensor:
     """See :meth:`ResnetBlock.forward`; ``time`` is of :func:`time_shifts`, and ``skip`` is read where it lies."""
@@ -118,15 +114,15 @@ def _needs_gradients(x: Tensor) -> bool:
 
 def _residual(layer: Any, x: Tensor, skip: Tensor | None, shift: Tensor) -> Tensor:
     x, skip = _rows(x), None if skip is None else _rows(skip)
-    hidden = _normalise_and_convolve(layer.norm1, layer.conv1, x, skip)
+    hidden = normalise_and_convolve(layer.norm1, layer.conv1, x, skip)
     added = [x] if skip is None else [x, skip]
     if layer.conv_shortcut is not None:
         weights = layer.conv_shortcut.weight.flatten(1).split([part.shape[1] for part in added], 1)
         added = [F.linear(to_tokens(part), weight) for part, weight in zip(added, weights, strict=True)]
-    return _normalise_and_convolve(layer.norm2, layer.conv2, hidden, None, shift, *added, bias=layer.conv2.bias)
+    return normalise_and_convolve(layer.norm2, layer.conv2, hidden, None, shift, *added, bias=layer.conv2.bias)
 
 
-def _normalise_and_convolve(
+def normalise_and_convolve(
     norm: nn.GroupNorm,
     convolution: nn.Conv2d,
     x: Tensor,
@@ -139,7 +135,7 @@ def _normalise_and_convolve(
 
     Args:
         norm: whose output is activated, and convolved.
-        convolution: of 3 x 3, small maps by the weights of :func:`merge_patches` where it has them; without its bias.
+        convolution: of 3 x 3, by the weights of :func:`merge_patches` where it has them; without its bias.
         x: a map.
         more: a map whose channels follow those of ``x``.
         shift: added to each channel before the normalisation ``[C]``.
@@ -156,18 +152,17 @@ def _normalise_and_convolve(
 
 @torch.no_grad()
 def merge_patches(layer: ResnetBlock) -> None:
-    """Prepare a residual block for :func:`residual_block`: weights ``[16, C, D]`` of wide convolutions' patches, too.
+    """Prepare a residual block for :func:`residual_block`: weights ``[16, C, D]`` of its convolutions' patches, too.
 
     Those as they were stay, for maps that are not computed so: their size is not known before they come.
     """
     merge_biases(layer)
     for convolution in (layer.conv1, layer.conv2):
-        if convolution.out_channels >= _PATCHED:
-            weight = convolution.weight
-            halves = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]
-            seen = torch.tensor(halves, device=weight.device).double()
-            patches = torch.einsum("au,bv,oiuv->abio", seen, seen, weight.double()).flatten(0, 1)
-            convolution.patches = patches.to(weight).contiguous()  # type: ignore[assignment]
+        weight = convolution.weight
+        halves = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]
+        seen = torch.tensor(halves, device=weight.device).double()
+        patches = torch.einsum("au,bv,oiuv->abio", seen, seen, weight.double()).flatten(0, 1)
+        convolution.patches = patches.to(weight).contiguous()  # type: ignore[assignment]
 
 
 @torch.no_grad()

@@ -50,17 +50,13 @@ extern "C" __global__ void __launch_bounds__(384, 1)
                   int rows, int outputs, int stride) {
   extern __shared__ unsigned char unaligned[];
   const u32 base = ((u32)__cvta_generic_to_shared(unaligned) + 1023) / 1024 * 1024;
-  const u32 pieces = base + BLOCKS * WEIGHTS, full = pieces + STAGES * PIECE, empty = full + 8 * STAGES;
+  const Rows<WIDTH, ROWS, STAGES> pieces(base + BLOCKS * WEIGHTS);
   const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int columns = outputs / OUTPUTS, column = blockIdx.x % columns * OUTPUTS;
   const long shares = gridDim.x / columns, share = blockIdx.x / columns;
   const int begin_tile = share * (rows / ROWS) / shares, end_tile = (share + 1) * (rows / ROWS) / shares;
 
-  if (threadIdx.x == 0)
-    for (int i = 0; i < STAGES; ++i) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * i), "r"(128));
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(4));
-    }
+  if (threadIdx.x == 0) pieces.begin(4);
   for (int i = threadIdx.x; i < BLOCKS * 2 * OUTPUTS * 8; i += blockDim.x) {
     const int chunk = i % (BLOCKS * 8), row = i / (BLOCKS * 8);
     const long from = row < OUTPUTS ? column + spread(row) : outputs + column + spread(row - OUTPUTS);
@@ -72,18 +68,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 
   if (group == 2) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
-    const int thread = threadIdx.x % 128, count = (end_tile - begin_tile) * BLOCKS;
-    const unsigned short* from = x + ((long)begin_tile * ROWS + thread / 8) * WIDTH + thread % 8 * 8;
-    for (int piece = 0; piece < count; ++piece) {
-      const int stage = piece % STAGES;
-      wait(empty + 8 * stage, (piece / STAGES & 1) ^ 1);
-      const unsigned short* start = from + (long)(piece / BLOCKS) * ROWS * WIDTH + piece % BLOCKS * 64;
-#pragma unroll
-      for (int i = 0; i < ROWS / 16; ++i)
-        copy(pieces + stage * PIECE + place(16 * i + thread / 8, thread % 8), start + 16 * i * WIDTH);
-      arrive_with_copies(full + 8 * stage);
-    }
-    asm volatile("cp.async.wait_all;\n" ::: "memory");
+    pieces.bring(x, begin_tile, end_tile, [](int) {});
     return;
   }
 
@@ -102,26 +87,10 @@ extern "C" __global__ void __launch_bounds__(384, 1)
   float sums[OUTPUTS];
   for (int tile = begin_tile + group; tile < end_tile; tile += 2) {
     take_turn();
-    const int first = (tile - begin_tile) * BLOCKS;
-#pragma unroll
-    for (int block = 0; block < BLOCKS; ++block) {
-      const int stage = (first + block) % STAGES;
-      wait(full + 8 * stage, (first + block) / STAGES & 1);
-      see_copies();
-      asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
-#pragma unroll
-      for (int step = 0; step < 4; ++step)
-        multiply(sums, describe(pieces + stage * PIECE + 32 * step), describe(base + block * WEIGHTS + 32 * step),
-                 block + step);
-      asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-      if (block) {
-        asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
-        if (lane == 0) arrive(empty + 8 * ((first + block - 1) % STAGES));
-      }
-    }
-    pass_turn();
-    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-    if (lane == 0) arrive(empty + 8 * ((first + BLOCKS - 1) % STAGES));
+    const auto multiply_columns = [&](u64 rows, int block, int step) {
+      multiply(sums, rows, describe(base + block * WEIGHTS + 32 * step), block + step);
+    };
+    pieces.multiply((tile - begin_tile) * BLOCKS, multiply_columns, pass_turn);
 
     unsigned short* to = out + ((long)tile * ROWS + warp * 16 + lane / 4) * stride + column + 8 * quarter;
 #pragma unroll

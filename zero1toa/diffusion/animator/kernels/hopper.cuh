@@ -40,4 +40,64 @@ __device__ __forceinline__ int place(int row, int chunk) { return row * 128 + (c
 // Of the sums of 32 columns, each of four threads holds a pair of every 8. With the rows of the second operand in this order the
 // pairs are of 8 columns in a row, which a thread writes at once.
 __device__ __forceinline__ int spread(int row) { return row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2; }
+
+// Rows of a matrix on their way through shared memory: pieces of ROWS rows and 64 columns, STAGES of them, a barrier for each that
+// is full and one for each that is empty. A group of 128 threads brings those of tiles of ROWS rows, COLUMNS / 64 to a tile;
+// `warps` of others multiply them.
+template <int COLUMNS, int ROWS, int STAGES>
+struct Rows {
+  static constexpr int BLOCKS = COLUMNS / 64, PIECE = ROWS * 128;  // pieces of a tile; bytes of one
+  u32 pieces, full, empty;
+
+  __device__ __forceinline__ explicit Rows(u32 start) : pieces(start), full(start + STAGES * PIECE), empty(full + 8 * STAGES) {}
+
+  __device__ __forceinline__ void begin(int warps) const {  // by one thread
+    for (int i = 0; i < STAGES; ++i) {
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * i), "r"(128));
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(warps));
+    }
+  }
+
+  // `x` [rows, COLUMNS]; `announce` learns of each tile before it is brought.
+  template <class Announce>
+  __device__ __forceinline__ void bring(const unsigned short* x, int begin_tile, int end_tile, Announce announce) const {
+    const int thread = threadIdx.x % 128, count = (end_tile - begin_tile) * BLOCKS;
+    const unsigned short* from = x + ((long)begin_tile * ROWS + thread / 8) * COLUMNS + thread % 8 * 8;
+    for (int piece = 0; piece < count; ++piece) {
+      const int stage = piece % STAGES, tile = piece / BLOCKS;
+      if (piece % BLOCKS == 0) announce(begin_tile + tile);
+      wait(empty + 8 * stage, (piece / STAGES & 1) ^ 1);
+      const unsigned short* start = from + (long)tile * ROWS * COLUMNS + piece % BLOCKS * 64;
+#pragma unroll
+      for (int i = 0; i < ROWS / 16; ++i)
+        copy(pieces + stage * PIECE + place(16 * i + thread / 8, thread % 8), start + 16 * i * COLUMNS);
+      arrive_with_copies(full + 8 * stage);
+    }
+    asm volatile("cp.async.wait_all;\n" ::: "memory");
+  }
+
+  // Sums of the tile whose first piece is `first`: `multiply` submits those of 16 columns, given where these are, the block of 64,
+  // the step within it. `pass_turn` is called when all are submitted.
+  template <class Multiply, class PassTurn>
+  __device__ __forceinline__ void multiply(int first, Multiply multiply, PassTurn pass_turn) const {
+    const bool tells = threadIdx.x % 32 == 0;
+#pragma unroll
+    for (int block = 0; block < BLOCKS; ++block) {
+      const int stage = (first + block) % STAGES;
+      wait(full + 8 * stage, (first + block) / STAGES & 1);
+      see_copies();
+      asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+#pragma unroll
+      for (int step = 0; step < 4; ++step) multiply(describe(pieces + stage * PIECE + 32 * step), block, step);
+      asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+      if (block) {
+        asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+        if (tells) arrive(empty + 8 * ((first + block - 1) % STAGES));
+      }
+    }
+    pass_turn();
+    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+    if (tells) arrive(empty + 8 * ((first + BLOCKS - 1) % STAGES));
+  }
+};
 #endif

@@ -169,8 +169,6 @@ def gated_product(x: Tensor, layer: nn.Linear, out: Tensor) -> None:
     multiply((blocks, 1), (_PRODUCT_THREADS, 1), x, layer.weight, layer.bias, out, rows, outputs, out.stride(1))
 
 
-_NORM_THREADS = 384
-
 PRODUCT_NORM = {"WIDTH": _PRODUCT_WIDTH, "SHARED": 231_344}
 """Constants of ``product_norm.cu``."""
 
@@ -219,9 +217,9 @@ def product_norm(
     period = rows if constant is None else rows // len(constant)
     blocks = min(rows // _PRODUCT_ROWS, torch.cuda.get_device_properties(x.device).multi_processor_count)
     kernel("product_norm.cu", "product_norm", x.dtype, x.device.index, PRODUCT_NORM["SHARED"], **PRODUCT_NORM)(
-        (blocks, 1), (_NORM_THREADS, 1), x, layer.weight, layer.bias, tokens, constant, norm.weight, norm.bias, places,
-        sums, sums.stride(1) // _VECTOR, out, rows, period, pixels, 1 if places is None else len(places), factor,
-        norm.eps,
+        (blocks, 1), (_PRODUCT_THREADS, 1), x, layer.weight, layer.bias, tokens, constant, norm.weight, norm.bias,
+        places, sums, sums.stride(1) // _VECTOR, out, rows, period, pixels, 1 if places is None else len(places),
+        factor, norm.eps,
     )  # fmt: skip
     return sums, out
 

@@ -59,16 +59,12 @@ extern "C" __global__ void __launch_bounds__(384, 1)
                  uint4* normed, int rows, int period, int pixels, int frames, float factor, float epsilon) {
   extern __shared__ __align__(1024) unsigned char memory[];
   const u32 base = (u32)__cvta_generic_to_shared(memory);
-  const u32 pieces = base + BLOCKS * WEIGHTS, full = pieces + STAGES * PIECE, empty = full + 8 * STAGES;
+  const Rows<WIDTH, ROWS, STAGES> pieces(base + BLOCKS * WEIGHTS);
   const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int begin_tile = (u32)blockIdx.x * (rows / ROWS) / gridDim.x;
   const int end_tile = (u32)(blockIdx.x + 1) * (rows / ROWS) / gridDim.x;
 
-  if (threadIdx.x == 0)
-    for (int i = 0; i < STAGES; ++i) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * i), "r"(128));
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(4));
-    }
+  if (threadIdx.x == 0) pieces.begin(4);
   uint4* const kept = (uint4*)(memory + SHARED - KEPT);
   for (int i = threadIdx.x; i < VECTORS; i += blockDim.x) {
     kept[i] = bias[i];
@@ -85,21 +81,11 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 
   if (group == 2) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
-    const int thread = threadIdx.x % 128, count = (end_tile - begin_tile) * BLOCKS;
-    const unsigned short* from = x + ((long)begin_tile * ROWS + thread / 8) * WIDTH + thread % 8 * 8;
-    for (int piece = 0; piece < count; ++piece) {
-      const int stage = piece % STAGES, tile = piece / BLOCKS;
-      if (tokens && thread == 0 && piece % BLOCKS == 0)  // its sums will ask for them
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(tokens + (long)(begin_tile + tile) * ROWS * VECTORS),
+    pieces.bring(x, begin_tile, end_tile, [&](int tile) {
+      if (tokens && threadIdx.x % 128 == 0)  // its sums will ask for them
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(tokens + (long)tile * ROWS * VECTORS),
                      "n"(ROWS * WIDTH * 2));
-      wait(empty + 8 * stage, (piece / STAGES & 1) ^ 1);
-      const unsigned short* start = from + (long)tile * ROWS * WIDTH + piece % BLOCKS * 64;
-#pragma unroll
-      for (int i = 0; i < ROWS / 16; ++i)
-        copy(pieces + stage * PIECE + place(16 * i + thread / 8, thread % 8), start + 16 * i * WIDTH);
-      arrive_with_copies(full + 8 * stage);
-    }
-    asm volatile("cp.async.wait_all;\n" ::: "memory");
+    });
     return;
   }
 
@@ -118,28 +104,12 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) held[i] = token_of(i);
     take_turn();
-    const int first = (tile - begin_tile) * BLOCKS;
+    const auto multiply_columns = [&](u64 rows, int block, int step) {
 #pragma unroll
-    for (int block = 0; block < BLOCKS; ++block) {
-      const int stage = (first + block) % STAGES;
-      wait(full + 8 * stage, (first + block) / STAGES & 1);
-      see_copies();
-      asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
-#pragma unroll
-      for (int step = 0; step < 4; ++step)
-#pragma unroll
-        for (int part = 0; part < 2; ++part)
-          multiply(values[part], describe(pieces + stage * PIECE + 32 * step),
-                   describe(base + block * WEIGHTS + part * PART * 128 + 32 * step), block + step);
-      asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-      if (block) {
-        asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
-        if (lane == 0) arrive(empty + 8 * ((first + block - 1) % STAGES));
-      }
-    }
-    pass_turn();
-    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-    if (lane == 0) arrive(empty + 8 * ((first + BLOCKS - 1) % STAGES));
+      for (int part = 0; part < 2; ++part)
+        multiply(values[part], rows, describe(base + block * WEIGHTS + part * PART * 128 + 32 * step), block + step);
+    };
+    pieces.multiply((tile - begin_tile) * BLOCKS, multiply_columns, pass_turn);
 
     // Of each 32 columns this thread has 8, of both rows.
     const uint4* fixed = constant + tile * ROWS / period * VECTORS + quarter;
