@@ -66,7 +66,6 @@ def product_norm(
     norm: nn.LayerNorm,
     tokens: Tensor | None = None,
     constant: Tensor | None = None,
-    factor: float = 1.0,
     places: Tensor | None = None,
     out: Tensor | None = None,
     sums: Tensor | None = None,
@@ -74,7 +73,8 @@ def product_norm(
     change = F.linear(x, layer.weight.to(x), layer.bias.to(x))
     if tokens is None:
         tokens = torch.zeros_like(change)
-    return tokens if sums is None else sums, add_norm(tokens, norm, change, constant, factor, places, out, sums)
+    normed = add_norm(tokens, norm, change, constant, places=places, out=out, sums=sums)
+    return tokens if sums is None else sums, normed
 
 
 def add(*maps: Tensor, shift: Tensor | None = None) -> Tensor:

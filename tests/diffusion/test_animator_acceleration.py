@@ -341,8 +341,9 @@ def test_product_norm(tokens: int, dtype: torch.dtype) -> None:
         _close(output, expected, dtype)
 
     changed, total = given.clone(), given.double()
-    sums, _ = layers.product_norm(x, layer, norm, changed, factor=3.0)
-    _, expected = kernel_references.product_norm(x.double(), layer, norm, total, factor=3.0)
+    sums, normed = layers.product_norm(x, layer, norm, changed)
+    _, expected = kernel_references.product_norm(x.double(), layer, norm, total)
+    _close(normed, expected, dtype)
     assert sums is changed
     _close(changed, total, dtype)
 

@@ -218,7 +218,8 @@ def spatial_transformer(
     ending, last = _room_for_ending(tokens), torch.empty_like(tokens)
     ends = (slice(split), context.prompt), (slice(split, None), context.null_prompt)
     for read, (part, prompt) in zip(attended, ends, strict=True):
-        own, place = tokens[part], {"out": last[part], "sums": ending[part]}
+        own = tokens[part]
+        place: dict[str, Any] = {"out": last[part], "sums": ending[part]}
         if not len(own):
             continue
         if layer.attn2 is None:
@@ -240,15 +241,20 @@ def spatial_transformer(
 
 
 def _product_norm(
-    x: Tensor, product: nn.Linear, norm: nn.LayerNorm, tokens: Tensor | None = None, **settings: Any
+    x: Tensor,
+    product: nn.Linear,
+    norm: nn.LayerNorm,
+    tokens: Tensor | None = None,
+    factor: float = 1.0,
+    **settings: Any,
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`product_norm`, which takes the widest maps; narrower ones leave a product to cuBLAS."""
-    if takes_product_norm(x, product):
+    """See :func:`product_norm`, which takes the widest maps; narrower ones, or a factor, leave a product to cuBLAS."""
+    if factor == 1 and takes_product_norm(x, product):
         return product_norm(x, product, norm, tokens, **settings)
     change = product(x)
     if tokens is None:
         return change, add_norm(change, norm, **settings)
-    return tokens, add_norm(tokens, norm, change, **settings)
+    return tokens, add_norm(tokens, norm, change, factor=factor, **settings)
 
 
 def _attend_space(

@@ -43,8 +43,9 @@ __device__ __forceinline__ int spread(int row) { return row / 32 * 32 + row % 8 
 
 // Rows of a matrix on their way through shared memory: pieces of ROWS rows and 64 columns, STAGES of them, a barrier for each that
 // is full and one for each that is empty. A group of 128 threads brings those of tiles of ROWS rows, COLUMNS / 64 to a tile;
-// `warps` of others multiply them.
-template <int COLUMNS, int ROWS, int STAGES>
+// `warps` of others multiply them, and wait for their sums BEHIND pieces later: 1 lets the matrix units go on meanwhile, 0 makes
+// room for the next piece earlier.
+template <int COLUMNS, int ROWS, int STAGES, int BEHIND>
 struct Rows {
   static constexpr int BLOCKS = COLUMNS / 64, PIECE = ROWS * 128;  // pieces of a tile; bytes of one
   u32 pieces, full, empty;
@@ -90,14 +91,14 @@ struct Rows {
 #pragma unroll
       for (int step = 0; step < 4; ++step) multiply(describe(pieces + stage * PIECE + 32 * step), block, step);
       asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-      if (block) {
-        asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
-        if (tells) arrive(empty + 8 * ((first + block - 1) % STAGES));
-      }
+      if (block == BLOCKS - 1) pass_turn();
+      asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(BEHIND) : "memory");
+      if (tells && block >= BEHIND) arrive(empty + 8 * ((first + block - BEHIND) % STAGES));
     }
-    pass_turn();
     asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-    if (tells) arrive(empty + 8 * ((first + BLOCKS - 1) % STAGES));
+#pragma unroll
+    for (int block = BLOCKS - BEHIND; block < BLOCKS; ++block)
+      if (tells) arrive(empty + 8 * ((first + block) % STAGES));
   }
 };
 #endif

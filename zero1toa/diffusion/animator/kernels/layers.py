@@ -138,9 +138,10 @@ def gate(x: Tensor, out: Tensor) -> None:
     )  # fmt: skip
 
 
-_PRODUCT_WIDTH, _PRODUCT_ROWS, _PRODUCT_OUTPUTS, _PRODUCT_THREADS = 320, 64, 128, 384
+_PRODUCT_WIDTH, _PRODUCT_ROWS, _PRODUCT_OUTPUTS = 320, 64, 128
+_PRODUCT_THREADS, _PRODUCT_NORM_THREADS = 512, 384
 
-PRODUCT = {"WIDTH": _PRODUCT_WIDTH, "SHARED": 222_320}
+PRODUCT = {"WIDTH": _PRODUCT_WIDTH, "SHARED": 222_832}
 """Constants of ``gated_product.cu``: the width of the tokens, and bytes of shared memory that a block uses."""
 
 
@@ -188,7 +189,6 @@ def product_norm(
     norm: nn.LayerNorm,
     tokens: Tensor | None = None,
     constant: Tensor | None = None,
-    factor: float = 1.0,
     places: Tensor | None = None,
     out: Tensor | None = None,
     sums: Tensor | None = None,
@@ -197,11 +197,10 @@ def product_norm(
 
     Args:
         x: what the layer takes ``[N, n, 320]``.
-        layer: its output is added to the tokens, times ``factor``.
+        layer: its output is added to the tokens.
         norm: gains and offsets.
         tokens: changed in place where there are no ``sums``; zero where there are none.
         constant: ``[B, 1, C]``, each added to all tokens of N / B entries.
-        factor: of the layer's output.
         places: positions of frames ``[T, C]``, added to what is normed.
         out: where to put it.
         sums: where to put the sums, rows ``[N, n, C + 8 or more]``: a one and seven zeros follow them.
@@ -217,9 +216,9 @@ def product_norm(
     period = rows if constant is None else rows // len(constant)
     blocks = min(rows // _PRODUCT_ROWS, torch.cuda.get_device_properties(x.device).multi_processor_count)
     kernel("product_norm.cu", "product_norm", x.dtype, x.device.index, PRODUCT_NORM["SHARED"], **PRODUCT_NORM)(
-        (blocks, 1), (_PRODUCT_THREADS, 1), x, layer.weight, layer.bias, tokens, constant, norm.weight, norm.bias,
+        (blocks, 1), (_PRODUCT_NORM_THREADS, 1), x, layer.weight, layer.bias, tokens, constant, norm.weight, norm.bias,
         places, sums, sums.stride(1) // _VECTOR, out, rows, period, pixels, 1 if places is None else len(places),
-        factor, norm.eps,
+        norm.eps,
     )  # fmt: skip
     return sums, out
 
