@@ -6,7 +6,7 @@
 // shared memory a row has 64 of its columns, 128 bytes, in the order that the matrix units' own swizzle of 128 bytes describes.
 
 constexpr int BLOCKS = WIDTH / 64, OUTPUTS = 128;  // of 64 columns; outputs of a block
-constexpr int ROWS = 64, STAGES = 7, GROUPS = 3;   // rows of a tile; pieces held; groups that multiply
+constexpr int ROWS = 64, STAGES = 8, GROUPS = 3;   // rows of a tile; pieces held; groups that multiply
 constexpr int WEIGHTS = 2 * OUTPUTS * 128, PIECE = ROWS * 128;  // bytes of 64 columns
 constexpr int KEPT = 2 * OUTPUTS * 2;              // bytes of biases
 static_assert(BLOCKS * WEIGHTS + STAGES * (PIECE + 16) + KEPT + 1024 == SHARED, "the launch gives as much shared memory as is used");
@@ -51,6 +51,18 @@ __device__ __forceinline__ void begin(float* sums, u32 from) {
   }
 }
 
+// Two vectors of this thread's row and two of the row beside it, four threads away: changed into one of each row, side by side, so
+// that eight threads write a row's 128 bytes at once.
+__device__ __forceinline__ void swap(uint4& even, uint4& odd, bool second) {
+  u32 *const evens = &even.x, *const odds = &odd.x;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const u32 got = __shfl_xor_sync(0xffffffffu, second ? evens[i] : odds[i], 4);
+    evens[i] = second ? got : evens[i];
+    odds[i] = second ? odds[i] : got;
+  }
+}
+
 // `x` [rows, WIDTH], `weight` [2 * outputs, WIDTH] of the values, then of the gates, `bias` [2 * outputs]; `out` [rows,
 // outputs], its rows `stride` values apart. ROWS divides `rows`. Block i computes outputs i % (outputs / OUTPUTS) of its share
 // of them.
@@ -74,8 +86,7 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
   const u32 kept = base + BLOCKS * WEIGHTS + STAGES * (PIECE + 16);  // of values, then of gates
   if (threadIdx.x < KEPT / 16)
     copy(kept + threadIdx.x * 16, bias + threadIdx.x * 8 / OUTPUTS * outputs + column + threadIdx.x * 8 % OUTPUTS);
-  asm volatile("cp.async.wait_all;\n" ::: "memory");
-  see_copies();
+  finish_copies();
   __syncthreads();
 
   if (group == GROUPS) {
@@ -103,18 +114,26 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
     };
     pieces.multiply((tile - begin_tile) * BLOCKS, multiply_columns, pass_turn);
 
-    unsigned short* to = out + ((long)tile * ROWS + warp * 16 + lane / 4) * stride + column + 8 * quarter;
+    const bool second = lane / 4 % 2;  // of two rows side by side
+    unsigned short* to = out + ((long)tile * ROWS + warp * 16 + lane / 8 * 2) * stride + column + 8 * quarter + 32 * second;
 #pragma unroll
-    for (int four = 0; four < OUTPUTS / 32; ++four)
+    for (int eight = 0; eight < OUTPUTS / 64; ++eight)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        u32 pairs[4];
+        uint4 vectors[2];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int at = 16 * four + 4 * i + 2 * half;
-          pairs[i] = pack(gated(values[at], gates[at]), gated(values[at + 1], gates[at + 1]));
+        for (int four = 0; four < 2; ++four) {
+          u32 pairs[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int at = 32 * eight + 16 * four + 4 * i + 2 * half;
+            pairs[i] = pack(gated(values[at], gates[at]), gated(values[at + 1], gates[at + 1]));
+          }
+          vectors[four] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
         }
-        *(uint4*)(to + 8 * half * (long)stride + 32 * four) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        swap(vectors[0], vectors[1], second);
+#pragma unroll
+        for (int row = 0; row < 2; ++row) *(uint4*)(to + (8 * half + row) * (long)stride + 64 * eight) = vectors[row];
       }
   }
 }

@@ -20,12 +20,11 @@ __device__ __forceinline__ void wait(u32 barrier, u32 parity) {
 __device__ __forceinline__ void arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
 }
-// A barrier learns of this thread's copies when they are there. The matrix units read what was copied by another way than
-// threads do, so that whoever waits for it calls `see_copies` before they read.
-__device__ __forceinline__ void arrive_with_copies(u32 barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(barrier) : "memory");
+// Waits until this thread's copies are there, for the matrix units as well, which read by another way than threads do. The thread
+// that copies sees to that: one that multiplies would wait for the results, too, that it has written before.
+__device__ __forceinline__ void finish_copies() {
+  asm volatile("cp.async.wait_all;\nfence.proxy.async.shared::cta;\n" ::: "memory");
 }
-__device__ __forceinline__ void see_copies() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
 
 // Rows of 64 columns, 128 bytes, in the order of the matrix units' swizzle of 128 bytes: what describes an operand of 16 columns,
 // and where the eighth `chunk` of a row lies.
@@ -42,9 +41,9 @@ __device__ __forceinline__ int place(int row, int chunk) { return row * 128 + (c
 __device__ __forceinline__ int spread(int row) { return row / 32 * 32 + row % 8 / 2 * 8 + row % 32 / 8 * 2 + row % 2; }
 
 // Rows of a matrix on their way through shared memory: pieces of ROWS rows and 64 columns, STAGES of them, a barrier for each that
-// is full and one for each that is empty. A group of 128 threads brings those of tiles of ROWS rows, COLUMNS / 64 to a tile;
-// `warps` of others multiply them, and wait for their sums BEHIND pieces later: 1 lets the matrix units go on meanwhile, 0 makes
-// room for the next piece earlier.
+// is full and one for each that is empty. Four warps bring those of tiles of ROWS rows, COLUMNS / 64 to a tile, each warp always
+// into the same stages, since a barrier does not tell a phase from the one two before. `warps` of others multiply them, and wait for
+// their sums BEHIND pieces later: 1 lets the matrix units go on meanwhile, 0 makes room for the next piece earlier.
 template <int COLUMNS, int ROWS, int STAGES, int BEHIND>
 struct Rows {
   static constexpr int BLOCKS = COLUMNS / 64, PIECE = ROWS * 128;  // pieces of a tile; bytes of one
@@ -54,7 +53,7 @@ struct Rows {
 
   __device__ __forceinline__ void begin(int warps) const {  // by one thread
     for (int i = 0; i < STAGES; ++i) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * i), "r"(128));
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * i), "r"(1));
       asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(warps));
     }
   }
@@ -62,19 +61,21 @@ struct Rows {
   // `x` [rows, COLUMNS]; `announce` learns of each tile before it is brought.
   template <class Announce>
   __device__ __forceinline__ void bring(const unsigned short* x, int begin_tile, int end_tile, Announce announce) const {
-    const int thread = threadIdx.x % 128, count = (end_tile - begin_tile) * BLOCKS;
-    const unsigned short* from = x + ((long)begin_tile * ROWS + thread / 8) * COLUMNS + thread % 8 * 8;
+    const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, count = (end_tile - begin_tile) * BLOCKS;
+    const unsigned short* from = x + ((long)begin_tile * ROWS + lane / 8) * COLUMNS + lane % 8 * 8;
     for (int piece = 0; piece < count; ++piece) {
       const int stage = piece % STAGES, tile = piece / BLOCKS;
-      if (piece % BLOCKS == 0) announce(begin_tile + tile);
+      if (stage % 4 != warp) continue;
+      if (lane == 0 && piece % BLOCKS == 0) announce(begin_tile + tile);
       wait(empty + 8 * stage, (piece / STAGES & 1) ^ 1);
       const unsigned short* start = from + (long)tile * ROWS * COLUMNS + piece % BLOCKS * 64;
 #pragma unroll
-      for (int i = 0; i < ROWS / 16; ++i)
-        copy(pieces + stage * PIECE + place(16 * i + thread / 8, thread % 8), start + 16 * i * COLUMNS);
-      arrive_with_copies(full + 8 * stage);
+      for (int i = 0; i < ROWS / 4; ++i)
+        copy(pieces + stage * PIECE + place(4 * i + lane / 8, lane % 8), start + 4 * i * COLUMNS);
+      finish_copies();
+      __syncwarp();
+      if (lane == 0) arrive(full + 8 * stage);
     }
-    asm volatile("cp.async.wait_all;\n" ::: "memory");
   }
 
   // Sums of the tile whose first piece is `first`: `multiply` submits those of 16 columns, given where these are, the block of 64,
@@ -86,7 +87,6 @@ struct Rows {
     for (int block = 0; block < BLOCKS; ++block) {
       const int stage = (first + block) % STAGES;
       wait(full + 8 * stage, (first + block) / STAGES & 1);
-      see_copies();
       asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 #pragma unroll
       for (int step = 0; step < 4; ++step) multiply(describe(pieces + stage * PIECE + 32 * step), block, step);

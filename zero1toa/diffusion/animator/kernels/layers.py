@@ -141,7 +141,7 @@ def gate(x: Tensor, out: Tensor) -> None:
 _PRODUCT_WIDTH, _PRODUCT_ROWS, _PRODUCT_OUTPUTS = 320, 64, 128
 _PRODUCT_THREADS, _PRODUCT_NORM_THREADS = 512, 384
 
-PRODUCT = {"WIDTH": _PRODUCT_WIDTH, "SHARED": 222_832}
+PRODUCT = {"WIDTH": _PRODUCT_WIDTH, "SHARED": 231_040}
 """Constants of ``gated_product.cu``: the width of the tokens, and bytes of shared memory that a block uses."""
 
 

@@ -70,14 +70,13 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     const int chunk = i % VECTORS, row = i / VECTORS;
     copy(base + chunk / 8 * WEIGHTS + place(row, chunk % 8), weight + (long)spread(row) * WIDTH + chunk * 8);
   }
-  asm volatile("cp.async.wait_all;\n" ::: "memory");
-  see_copies();
+  finish_copies();
   __syncthreads();
 
   if (group == 2) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
     pieces.bring(x, begin_tile, end_tile, [&](int tile) {
-      if (tokens && threadIdx.x % 128 == 0)  // its sums will ask for them
+      if (tokens)  // its sums will ask for them
         asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(tokens + (long)tile * ROWS * VECTORS),
                      "n"(ROWS * WIDTH * 2));
     });
