@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
@@ -84,6 +85,20 @@ def test_track_of_frames(astronaut: np.ndarray, face: np.ndarray) -> None:
     # In the mirrored frame the subject's left eye is where the right one was.
     mirrored = (1 - track.points[2, 473, 0]) * 256 + 100
     assert abs(mirrored - face[468, 0]) < 3
+
+
+def test_frames_are_looked_at_side_by_side(astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame's landmarks are what one thread finds in it alone, and in their places, however many there are."""
+    frames = np.stack([np.roll(astronaut, (7 * i, -11 * i), (0, 1))[:360] for i in range(12)])
+    frames[5] = 255
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = [detect_landmarks(frame[None]) for frame in frames]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    together = detect_landmarks(frames)
+    assert together.valid.tolist() == [track.valid[0] for track in alone]
+    assert not together.valid[5]
+    assert together.valid.sum() >= 10
+    np.testing.assert_array_equal(together.points, np.concatenate([track.points for track in alone]))
 
 
 def test_track_of_oblong_frames(astronaut: np.ndarray, face: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from zero1toa.errors import AssetError
 
 LOCK = threading.RLock()
-"""MediaPipe graphs are not thread safe: hold this while calling one."""
+"""MediaPipe graphs are not thread safe: hold this while calling one that others may call."""
 
-_GREETED: set[int] = set()
+_IDLE: dict[tuple[int, int], list[tuple[Any, bool]]] = {}
+"""Face meshes that nobody calls, and whether they have found a face before; by process and number of faces."""
 
 _NOISE = (
     "XNNPACK",
@@ -59,14 +60,23 @@ def import_mediapipe() -> Any:
 
 
 def mesh_faces(image: NDArray[np.uint8], max_faces: int) -> list[Any]:
-    """Normalised landmark lists of up to ``max_faces`` faces, by ``FaceMesh`` with irises on a single picture."""
-    graph = _solution("face_mesh", "FaceMesh", max_faces)
-    greeted = id(graph) in _GREETED  # its last log line comes with the first face
-    with nullcontext() if greeted else quiet():
-        faces = list(graph.process(image).multi_face_landmarks or [])
-    if faces:
-        _GREETED.add(id(graph))
-    return faces
+    """Normalised landmark lists of up to ``max_faces`` faces, by ``FaceMesh`` with irises on a single picture.
+
+    Threads may call this at once: each has a graph of its own meanwhile.
+    """
+    idle = _IDLE.setdefault((os.getpid(), max_faces), [])  # a graph's threads do not survive a fork
+    try:
+        graph, greeted = idle.pop()
+    except IndexError:
+        graph, greeted = None, False
+    if greeted:
+        faces = graph.process(image).multi_face_landmarks
+    else:
+        with LOCK, quiet():
+            graph = graph or _new_mesh(max_faces)
+            faces = graph.process(image).multi_face_landmarks
+    idle.append((graph, greeted or bool(faces)))  # its last log line comes with the first face
+    return list(faces or [])
 
 
 def face_detector(far: bool) -> Any:
@@ -100,20 +110,29 @@ def _solution(module: str, kind: str, option: int) -> Any:
 @functools.lru_cache(maxsize=8)
 def _build_solution(pid: int, module: str, kind: str, option: int) -> Any:
     # ``pid`` keys the cache because a graph's threads do not survive a fork.
-    solutions = import_mediapipe().solutions
     choices: dict[str, dict[str, Any]] = {
-        "face_mesh": {
-            "static_image_mode": True,
-            "max_num_faces": option,
-            "refine_landmarks": True,
-            "min_detection_confidence": 0.5,
-        },
         "face_detection": {"model_selection": option, "min_detection_confidence": 0.5},
         "selfie_segmentation": {"model_selection": option},
     }
     with quiet():
-        graph = getattr(getattr(solutions, module), kind)(**choices[module])
-        graph.process(np.zeros((64, 64, 3), np.uint8))  # most log lines come with the first picture
+        return _started(getattr(import_mediapipe().solutions, module), kind, **choices[module])
+
+
+def _new_mesh(max_faces: int) -> Any:
+    module = import_mediapipe().solutions.face_mesh
+    return _started(
+        module,
+        "FaceMesh",
+        static_image_mode=True,
+        max_num_faces=max_faces,
+        refine_landmarks=True,
+        min_detection_confidence=0.5,
+    )
+
+
+def _started(module: Any, kind: str, **choices: Any) -> Any:
+    graph = getattr(module, kind)(**choices)
+    graph.process(np.zeros((64, 64, 3), np.uint8))  # most log lines come with the first picture
     return graph
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,6 +30,7 @@ _TRACK_CROPS = (1.7, 2.0, 2.3)
 _MIN_SEEN = 4  # crops that must show the face
 _MAX_SPREAD = 0.015  # largest mean disagreement between crops over the face height; real faces stay under 0.007
 _SAME_FACE = 0.4  # overlap above which two detections are one face
+_THREADS = 8  # that look at frames, at most; each has a graph of its own, which takes 30 MB
 
 Landmarks = NDArray[np.float32]
 """``[478, 3]`` float32: x, y in pixels; z in pixels too, towards the camera negative, about the head's centre."""
@@ -92,7 +95,7 @@ def track_face(image: NDArray[np.uint8], previous: Landmarks | None = None) -> L
 
 
 def detect_landmarks(frames: NDArray[np.uint8]) -> LandmarkTrack:
-    """Landmarks of rendered frames, one face each, every frame on its own (no smoothing, no state).
+    """Landmarks of rendered frames, one face each, every frame on its own (no smoothing, no state), several at once.
 
     Args:
         frames: ``[T, H, W, 3]`` uint8 with a single large face.
@@ -107,15 +110,16 @@ def detect_landmarks(frames: NDArray[np.uint8]) -> LandmarkTrack:
     points = np.zeros((count, N_LANDMARKS, 2), np.float32)
     valid = np.zeros(count, bool)
     size = np.array([width, height], np.float32)
-    for i, frame in enumerate(frames):
-        found = _single(np.ascontiguousarray(frame))
-        if found is not None:
-            points[i], valid[i] = found[:, :2] / size, True
+    with ThreadPoolExecutor(min(torch.get_num_threads(), _THREADS)) as threads:
+        for i, found in enumerate(threads.map(_single, frames)):
+            if found is not None:
+                points[i], valid[i] = found[:, :2] / size, True
     return LandmarkTrack(points, valid, np.zeros(count, bool))
 
 
 def _single(image: NDArray[np.uint8]) -> Landmarks | None:
     """One face of ``image``, tried again inside a border: a face that fills the frame is easily missed."""
+    image = np.ascontiguousarray(image)
     for margin in (0.0, 0.25):
         padded, border = _square(image, margin)
         found = _mesh(padded, 1)
@@ -168,11 +172,11 @@ def cut(image: NDArray[np.uint8], box: tuple[float, float, float, float], side: 
 
 def _mesh(image: NDArray[np.uint8], max_faces: int) -> list[Landmarks]:
     height, width = image.shape[:2]
-    with graphs.LOCK:
-        if graphs.has_solutions():
-            lists = [face.landmark for face in graphs.mesh_faces(image, max_faces)]
-        else:
-            picture = graphs.as_image(graphs.import_mediapipe(), image)
+    if graphs.has_solutions():
+        lists = [face.landmark for face in graphs.mesh_faces(image, max_faces)]
+    else:
+        picture = graphs.as_image(graphs.import_mediapipe(), image)
+        with graphs.LOCK:
             lists = graphs.face_landmarker(_task_file(), max_faces).detect(picture).face_landmarks
     scale = np.array([width, height, width], np.float32)
     return [np.array([[p.x, p.y, p.z] for p in points], np.float32) * scale for points in lists]
