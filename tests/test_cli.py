@@ -51,6 +51,18 @@ def test_errors_become_one_line(error: BaseException, code: int, line: str, caps
     assert written.count("\n") == 1
 
 
+@pytest.mark.parametrize(("photo", "name"), [("some/where/photo.jpg", "photo"), ("sample:astronaut", "astronaut")])
+def test_an_avatar_has_its_photos_name(photo: str, name: str, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, Path, list[str]]] = []
+    monkeypatch.setattr("zero1toa.commands.generate.generate_avatar", lambda *given, **_: asked.append(given))
+    assert _run("generate", photo, "preset=paper", "backbone=follow_your_emoji", "head=flame2020")[0] == 0
+    assert _run("generate", photo, "-o", "elsewhere", "seed=1")[0] == 0
+    assert asked == [
+        (photo, Path("outputs") / name, ["preset=paper", "backbone=follow_your_emoji", "head=flame2020"]),
+        (photo, Path("elsewhere"), ["seed=1"]),
+    ]
+
+
 def test_unexpected_errors_keep_their_traceback():
     @guarded
     def command() -> None:

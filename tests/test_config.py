@@ -101,6 +101,14 @@ def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path):
     assert (merged.preset, merged.seed, merged.loop.iterations, merged.loop.batch_frames) == ("standard", 5, 7, 4)
 
 
+def test_the_backbone_has_a_short_key():
+    assert config.load(["backbone=aniportrait"]).diffusion.backbone == "aniportrait"
+    assert config.load(["diffusion.backbone=compact", "backbone=echomimic"]).diffusion.backbone == "echomimic"
+    config.OverrideChecker().check("backbone=echomimic")
+    with pytest.raises(ConfigError, match="unknown configuration key 'backbones'"):
+        config.load(["backbones=aniportrait"])
+
+
 def test_lists_and_tuples_are_read():
     assert config.load(["curriculum.fovy=[35,45]"]).curriculum.fovy == (35.0, 45.0)
 

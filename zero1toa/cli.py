@@ -76,10 +76,13 @@ def _root(
 @guarded
 def generate(
     photo: Annotated[str, typer.Argument(metavar="PHOTO", help="Image file, or sample:astronaut.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Configuration, e.g. preset=standard loop.iterations=900."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Output folder; outputs/ and the photo's name by default."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with configuration values.")] = None,
     serial: Annotated[bool, typer.Option("--serial", help="Run the plain loop in this process, without Ray.")] = False,
@@ -91,9 +94,11 @@ def generate(
     """Make an animatable avatar of one portrait photo; the same command again continues after a stop."""
     started = time.perf_counter()  # importing is part of what the user waits for
     from zero1toa.commands.generate import generate_avatar
+    from zero1toa.commands.photo import photo_name
 
+    place = Path("outputs") / photo_name(photo) if output is None else output
     generate_avatar(
-        photo, output, overrides or (), serial=serial, face=face, restart=restart, file=config, started=started
+        photo, place, overrides or (), serial=serial, face=face, restart=restart, file=config, started=started
     )
 
 

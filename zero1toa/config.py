@@ -374,7 +374,8 @@ def load(overrides: Sequence[str] = (), file: Path | None = None) -> Config:
     """Merge preset, file and ``key=value`` overrides into a checked configuration.
 
     Args:
-        overrides: dotted ``key=value`` strings; ``preset=NAME`` chooses the preset (default ``preview``).
+        overrides: dotted ``key=value`` strings; ``preset=NAME`` chooses the preset (default ``preview``), and
+            ``backbone=NAME`` is short for ``diffusion.backbone=NAME``.
         file: an optional YAML file with the same keys; its ``preset`` key counts when no override names one.
 
     Raises:
@@ -412,7 +413,7 @@ class OverrideChecker:
         Raises:
             ConfigError: for an unknown key, or a value of the wrong type.
         """
-        key, _, _ = override.partition("=")
+        key, _, _ = _in_full(override).partition("=")
         values = _parse([override])
         self.check_key(key)
         for path in _paths(OmegaConf.to_container(values)):
@@ -456,9 +457,14 @@ def _parse(overrides: Sequence[str]) -> DictConfig:
         if not re.match(r"^[A-Za-z_][\w.]*=", item):
             raise ConfigError(f"'{item}' is not a configuration override; write key=value, e.g. loop.iterations=500")
     try:
-        return OmegaConf.from_dotlist(list(overrides))
+        return OmegaConf.from_dotlist([_in_full(item) for item in overrides])
     except Exception as error:
         raise ConfigError(f"cannot read the overrides {list(overrides)}: {str(error).splitlines()[0]}") from error
+
+
+def _in_full(override: str) -> str:
+    """An override whose key stands in the section that it is of."""
+    return f"diffusion.{override}" if override.startswith("backbone=") else override
 
 
 def _merge(base: DictConfig, layer: DictConfig) -> DictConfig:

@@ -75,8 +75,7 @@ class ArrayUnpickler(pickle.Unpickler):
             return self.table[f"{module}.{name}"]
         except KeyError:
             raise RefusedPickleError(
-                f"the pickle names '{module}.{name}', which no {self.needed_by} needs; nothing of it was run. "
-                f"{self.source}"
+                f"the pickle names '{module}.{name}', which no {self.needed_by} needs; nothing of it was run"
             ) from None
 
     def persistent_load(self, pid: Any) -> Any:
@@ -254,7 +253,7 @@ def read_dictionary(path: Path, reader: type[ArrayUnpickler]) -> dict[str, Any]:
             raise PickleError(f"it holds {type(loaded).__name__}, not the dictionary of a {reader.needed_by}")
         return {str(key): machine.plain(value) for key, value in loaded.items()}
     except PickleError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}. {reader.source}") from None
     except OSError as error:
         raise PickleError(f"cannot read {path}: {error.strerror or error}") from error
     except MemoryError as error:

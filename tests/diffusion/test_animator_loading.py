@@ -214,7 +214,7 @@ def test_pickled_code_is_refused_and_not_run(guider, tmp_path: Path) -> None:
     module, state, path = guider
     trace = tmp_path / "it-ran"
     torch.save(state | {"conv_in.weight": _Code(trace)}, path)
-    with pytest.raises(AssetError, match=r"face_locator\.pth .* holds pickled code, which is never run"):
+    with pytest.raises(AssetError, match=r"face_locator\.pth, the guider, .* holds pickled code, which is never run"):
         load_module(module, [path], GUIDER, "guider")
     assert not trace.exists()
     path.write_bytes(pickle.dumps(_Code(trace)))
@@ -231,7 +231,7 @@ def test_truncated_files_are_named(guider, share: float, suffix: str) -> None:
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(AssetError, match=r"face_locator\..*(damaged|truncated)"):
+    with pytest.raises(AssetError, match=r"face_locator\.\w+, the guider, .*(damaged|truncated).*; fetch it again"):
         load_module(module, [path], GUIDER, "guider")
     assert not cache_folder().exists()
 
@@ -242,7 +242,7 @@ def test_other_contents_are_named(guider) -> None:
         torch.save(content, path)
         with pytest.raises(AssetError, match="does not hold a plain state dict"):
             load_module(module, [path], GUIDER, "guider")
-    with pytest.raises(AssetError, match=r"none\.pth is missing"):
+    with pytest.raises(AssetError, match=r"none\.pth, the guider, is missing"):
         load_module(module, [path.with_name("none.pth")], GUIDER, "guider")
 
 
@@ -250,7 +250,7 @@ def test_of_repeated_keys_the_later_file_counts(tmp_path: Path) -> None:
     first, second = tmp_path / "motion.pth", tmp_path / "unet.pth"
     torch.save({"a": torch.zeros(1), "b": torch.zeros(1)}, first)
     torch.save({"b": torch.ones(1), "c": torch.ones(1)}, second)
-    merged = checkpoints.read_merged([first, second])
+    merged = checkpoints.read_merged([first, second], "denoiser")
     assert {key: float(value) for key, value in merged.items()} == {"a": 0.0, "b": 1.0, "c": 1.0}
 
 

@@ -12,6 +12,7 @@ import torch
 
 from tests.diffusion.test_compact import tiny_model
 from tests.diffusion.tiny_animators import NAMES, assemble, seeded_networks
+from zero1toa.diffusion import registry
 from zero1toa.diffusion.compact import CompactBackbone
 from zero1toa.diffusion.fake import FakeBackbone
 from zero1toa.diffusion.inversion import invert
@@ -27,6 +28,10 @@ BACKBONES: dict[str, Callable[[], Any]] = {
     **{name: lambda name=name: assemble(name, seeded_networks(name)) for name in NAMES},
 }
 SIDE, FRAMES = 128, 3
+
+
+def test_every_backbone_of_this_package_is_here() -> None:
+    assert set(BACKBONES) == set(registry.backbones())
 
 
 @pytest.fixture(scope="module", params=BACKBONES)

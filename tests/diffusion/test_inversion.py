@@ -19,6 +19,7 @@ ZERO_SNR = {
     "prediction_type": "v_prediction",
     "clip_sample": False,
 }
+LINEAR = {**ZERO_SNR, "beta_schedule": "linear"}  # AniPortrait's and EchoMimic's
 EPSILON = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -47,9 +48,16 @@ def test_round_trip_on_an_exact_model(steps: int, limit: float) -> None:
     assert _round_trip(steps) < limit
 
 
+@pytest.mark.parametrize("config", [ZERO_SNR, LINEAR], ids=["scaled", "linear"])
+@pytest.mark.parametrize("steps", [25, 50, 100])
 @pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
-def test_fixed_point_iterations_make_the_inverse_exact(strength: float) -> None:
-    assert _round_trip(25, strength, 8) < 0.1 * _round_trip(25, strength)
+def test_fixed_point_iterations_make_the_inverse_exact(strength: float, steps: int, config: dict) -> None:
+    assert _round_trip(steps, strength, 8, config) < 0.1 * _round_trip(steps, strength, config=config)
+
+
+@pytest.mark.parametrize(("steps", "limit"), [(25, 0.07), (50, 0.04), (100, 0.02)])
+def test_models_of_linear_betas_round_trip_too(steps: int, limit: float) -> None:
+    assert _round_trip(steps, config=LINEAR) < limit
 
 
 def test_epsilon_models_round_trip_too() -> None:

@@ -40,6 +40,11 @@ def open_photo(photo: str) -> Iterator[Path]:
         yield path
 
 
+def photo_name(photo: str) -> str:
+    """Name of a photo, or of a sample, without its folder and ending."""
+    return Path(photo.removeprefix(_PREFIX)).stem
+
+
 def photo_bytes(path: Path) -> bytes:
     """The photo file's bytes; empty for what cannot be read, whose reader then says why."""
     try:

@@ -178,6 +178,7 @@ def fit_head(
     head: HeadModel,
     start: HeadFit | None = None,
     max_residual: float = MAX_RESIDUAL,
+    name: str = "the picture",
     known: KnownHead | None = None,
 ) -> HeadFit:
     """Fit ``head`` to landmarks.
@@ -188,6 +189,7 @@ def fit_head(
         head: the head model, on CPU.
         start: an earlier fit of the same face, for example under other intrinsics.
         max_residual: refuse a mean residual above this share of the face height.
+        name: what messages call the picture.
         known: identity or expression that are given; camera and gaze are fitted all the same, and ``arkit`` is
             the fitted expression even where another one is given.
 
@@ -231,12 +233,13 @@ def fit_head(
     if not math.isfinite(fit.residual) or fit.residual > max_residual:
         if known.pose or not free:
             raise PortraitError(
-                f"the landmarks differ from the given identity or expression by {fit.residual:.1%} of the face height "
-                f"on average (at most {max_residual:.1%} is accepted); give the tracker's result on this very photo"
+                f"the landmarks of {name} differ from the given identity or expression by {fit.residual:.1%} of the "
+                f"face height on average (at most {max_residual:.1%} is accepted); give the tracker's result on this "
+                "very photo"
             )
         raise PortraitError(
-            f"the landmarks differ from every face that the head model can make by {fit.residual:.1%} of the face "
-            f"height on average (at most {max_residual:.1%} is accepted); give a clear photo of one uncovered face"
+            f"the landmarks of {name} differ from every face that the head model can make by {fit.residual:.1%} of the "
+            f"face height on average (at most {max_residual:.1%} is accepted); give a clear photo of one uncovered face"
         )
     return fit
 

@@ -62,7 +62,8 @@ def load_portrait(
 
     head = head.to("cpu")
     middle = (found[:, :2].min(0) + found[:, :2].max(0)) / 2
-    fit = fit_head(found, portrait_intrinsics(found, (float(middle[0]), float(middle[1]))), head, known=given)
+    camera = portrait_intrinsics(found, (float(middle[0]), float(middle[1])))
+    fit = fit_head(found, camera, head, known=given, name=name)
     if abs(fit.yaw) > config.max_yaw:
         raise turned_too_far(name, fit.yaw, config)
 
@@ -70,7 +71,7 @@ def load_portrait(
     points = crop.points(found)
     # Again in the crop, now that the camera's axis passes through its middle.
     fit = fit_head(
-        points, portrait_intrinsics(points, (config.size / 2, config.size / 2)), head, start=fit, known=given
+        points, portrait_intrinsics(points, (config.size / 2, config.size / 2)), head, start=fit, known=given, name=name
     )
     image = crop.pixels(picture.image)
     inside = crop.inside(picture.image)

@@ -25,11 +25,15 @@ def cache_folder() -> Path:
     return assets.home() / "converted"
 
 
-def fingerprint(files: Sequence[Path]) -> str:
+def fingerprint(files: Sequence[Path], name: str) -> str:
     """Digest of what files hold.
 
     A file of ``torch.save`` is a zip archive whose directory has a checksum of every tensor, so hashing the directory
     is enough; any other file is hashed whole.
+
+    Args:
+        files: checkpoints.
+        name: what they hold, for errors.
 
     Raises:
         AssetError: if a file is missing or damaged.
@@ -46,9 +50,9 @@ def fingerprint(files: Sequence[Path]) -> str:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         except FileNotFoundError as error:
-            raise AssetError(f"the checkpoint {file} is missing") from error
+            raise AssetError(f"the checkpoint {file}, the {name}, is missing; install it again") from error
         except (OSError, zipfile.BadZipFile) as error:
-            raise AssetError(f"{file} is damaged or truncated ({error}); fetch it again") from error
+            raise AssetError(f"{file}, the {name}, is damaged or truncated ({error}); fetch it again") from error
     return digest.hexdigest()
 
 
@@ -68,10 +72,10 @@ def load_module(module: nn.Module, files: Sequence[Path], layout: Layout, name: 
         AssetError: if a checkpoint is missing, damaged, or does not fit the module exactly.
     """
     if all(file.suffix == ".safetensors" for file in files):
-        state = convert(module, read_merged(files), layout, name, files)
+        state = convert(module, read_merged(files, name), layout, name, files)
     else:
         last = files[-1]
-        cached = cache_folder() / f"{last.parent.name}-{last.stem}-{fingerprint(files)[:24]}.safetensors"
+        cached = cache_folder() / f"{last.parent.name}-{last.stem}-{fingerprint(files, name)[:24]}.safetensors"
         state = _read(cached, module) or _make(cached, module, files, layout, name)
     module.load_state_dict(state, assign=True)
 
@@ -99,7 +103,7 @@ def _make(cached: Path, module: nn.Module, files: Sequence[Path], layout: Layout
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    state = convert(module, read_merged(files), layout, name, files)
+    state = convert(module, read_merged(files, name), layout, name, files)
     try:
         with atomic_path(cached) as temporary:
             save_file({key: value.contiguous() for key, value in state.items()}, temporary)

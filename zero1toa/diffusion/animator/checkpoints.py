@@ -17,11 +17,12 @@ from zero1toa.errors import AssetError
 _SHOWN = 3  # keys that an error names
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, name: str) -> dict[str, Tensor]:
     """Read a plain state dict, without running any code that the file may hold.
 
     Args:
         path: ``.safetensors``, or a file of ``torch.save``.
+        name: what it should hold, for errors.
 
     Raises:
         AssetError: if the file is missing, truncated, holds pickled code, or something else than named tensors.
@@ -34,20 +35,20 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             try:
                 return load_file(path)
             except SafetensorError as error:
-                raise AssetError(f"{path} is damaged or truncated ({error}); fetch it again") from error
+                raise AssetError(f"{path}, the {name}, is damaged or truncated ({error}); fetch it again") from error
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError as error:
-        raise AssetError(f"the checkpoint {path} is missing") from error
+        raise AssetError(f"the checkpoint {path}, the {name}, is missing; install it again") from error
     except pickle.UnpicklingError as error:
         raise AssetError(
-            f"{path} is no checkpoint of plain tensors: it is damaged, or holds pickled code, which is never run; "
-            "fetch it again from its source"
+            f"{path}, the {name}, is no checkpoint of plain tensors: it is damaged, or holds pickled code, which is "
+            "never run; fetch it again from its source"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AssetError(f"{path} is damaged or truncated ({reason}); fetch it again") from error
+        raise AssetError(f"{path}, the {name}, is damaged or truncated ({reason}); fetch it again") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise AssetError(f"{path} does not hold a plain state dict; fetch the released file")
+        raise AssetError(f"{path}, the {name}, does not hold a plain state dict; fetch the released file")
     return state
 
 
@@ -100,7 +101,10 @@ def convert(
     ]
     if problems:
         where = " + ".join(str(file) for file in files)
-        raise AssetError(f"{where} does not hold the {name}; keys {'; '.join(problems)}")
+        raise AssetError(
+            f"{where} does not hold the {name}; keys {'; '.join(problems)}. Install the released file; zero1toa assets "
+            "says which that is"
+        )
     return converted
 
 
@@ -109,9 +113,9 @@ def _source_shape(parts: Sequence[Tensor], expected: torch.Size) -> list[int]:
     return [expected[0] // len(parts), *expected[1:]]
 
 
-def read_merged(files: Sequence[Path]) -> dict[str, Tensor]:
+def read_merged(files: Sequence[Path], name: str) -> dict[str, Tensor]:
     """The files' state dicts as one; where files repeat a key the later file counts, as in the released loaders."""
     merged: dict[str, Tensor] = {}
     for file in files:
-        merged |= read_checkpoint(file)
+        merged |= read_checkpoint(file, name)
     return merged

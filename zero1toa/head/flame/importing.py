@@ -90,7 +90,10 @@ def read_flame(path: Path, edition: Edition) -> FlameArrays:
     try:
         return _checked(entries)
     except HeadModelError as error:
-        raise HeadModelError(f"{path} is not a FLAME model: {error}") from None
+        raise HeadModelError(
+            f"{path} is not a FLAME model: {error}; install {edition.key}'s file {' or '.join(edition.files)} as MPI "
+            "distributes it"
+        ) from None
 
 
 def _checked(entries: Mapping[str, Any]) -> FlameArrays:

@@ -95,8 +95,8 @@ def _recorded(path: Path) -> dict[str, Floats]:
     missing = [name for name in _KEYS if name not in entries]
     if missing:
         raise MotionError(
-            f"{path} has no {', '.join(missing)} (found: {', '.join(sorted(entries)[:12]) or 'nothing'}); a clip of "
-            f"SHOW has {', '.join(_KEYS)}"
+            f"{path} has no {', '.join(missing)} (found: {', '.join(sorted(entries)[:12]) or 'nothing'}); give a clip "
+            f"of SHOW, which has {', '.join(_KEYS)}"
         )
     return {name: _numbers(path, name, entries[name]) for name in _KEYS}
 
