@@ -47,7 +47,7 @@ class Asset:
         checksum: ``algorithm:hex`` as its publisher gives it; None where it does not.
         magic: leading bytes of the format, any of these.
         shared: folders of other programs in which the same file may lie already.
-        original: name of the file that the user gets, where installing converts it to ``file``.
+        original: name of the file that the user gets, where it is kept under another one, or converted to ``file``.
         importer: function that converts it, ``module:function`` with the asset's name, the given file and the target;
             it checks the file itself. By name, because it lies in a package that builds on this module.
     """
@@ -83,21 +83,68 @@ class Asset:
         return None
 
 
+# By rembg's name of the model: file of rembg's release, licence, size and checksum. Checksums are those that rembg
+# itself compares (the default model's is a stronger one of the same file); it publishes no sizes. Left out are the
+# models of rembg that need prompts (sam) or find something else than a person (clothes, drawn characters, camouflaged
+# animals).
+_REMBG: dict[str, tuple[str, str, int | None, str]] = {
+    "u2net": (
+        "u2net.onnx",
+        "Apache-2.0",
+        175_997_641,
+        "sha256:8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+    ),
+    "u2netp": ("u2netp.onnx", "Apache-2.0", None, "md5:8e83ca70e441ab06c318d82300c84806"),
+    "u2net_human_seg": ("u2net_human_seg.onnx", "Apache-2.0", None, "md5:c09ddc2e0104f800e3e1bb4652583d1f"),
+    "silueta": ("silueta.onnx", "Apache-2.0, of U2-Net", None, "md5:55e59e0d8062d2f5d013f4725ee84782"),
+    "isnet-general-use": (
+        "isnet-general-use.onnx",
+        "Apache-2.0",
+        None,
+        "md5:fc16ebd8b0c10d971d3513d564d01e29",
+    ),
+    "birefnet-portrait": (
+        "BiRefNet-portrait-epoch_150.onnx",
+        "MIT",
+        None,
+        "md5:c3a64a6abf20250d090cd055f12a3b67",
+    ),
+    "birefnet-general": (
+        "BiRefNet-general-epoch_244.onnx",
+        "MIT",
+        None,
+        "md5:7a35a0141cbbc80de11d9c9a28f52697",
+    ),
+    "birefnet-general-lite": (
+        "BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx",
+        "MIT",
+        None,
+        "md5:4fab47adc4ff364be1713e97b7e66334",
+    ),
+    "birefnet-dis": ("BiRefNet-DIS-epoch_590.onnx", "MIT", None, "md5:2d4d44102b446f33a4ebb2e56c051f2b"),
+    "birefnet-hrsod": ("BiRefNet-HRSOD_DHU-epoch_115.onnx", "MIT", None, "md5:c017ade5de8a50ff0fd74d790d268dda"),
+    "birefnet-massive": (
+        "BiRefNet-massive-TR_DIS5K_TR_TEs-epoch_420.onnx",
+        "MIT",
+        None,
+        "md5:33e726a2136a3d59eb0fdf613e31e3e9",
+    ),
+    "bria-rmbg": (
+        "bria-rmbg-2.0.onnx",
+        "CC BY-NC 4.0: non-commercial",
+        None,
+        "sha256:5b486f08200f513f460da46dd701db5fbb47d79b4be4b708a19444bcd4e79958",
+    ),
+}
+
+REMBG_MODELS = tuple(_REMBG)
+"""Names of rembg's models that tell a person from the background; each is the name of an asset, too."""
+
+
 def catalog() -> tuple[Asset, ...]:
     """Every asset; read anew at each call because the folders follow the environment."""
     return (
-        Asset(
-            name="u2net",
-            file="u2net.onnx",
-            purpose="background removal by rembg",
-            instead="MediaPipe segmentation refined with pymatting",
-            licence="Apache-2.0",
-            source="https://github.com/danielgatis/rembg/releases/download/v0.0.0/u2net.onnx",
-            size=175_997_641,
-            checksum="sha256:8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
-            magic=(b"\x08",),
-            shared=(_rembg_folder(),),
-        ),
+        *(_rembg(name, *about) for name, about in _REMBG.items()),
         Asset(
             name="face-landmarker",
             file="face_landmarker.task",
@@ -127,6 +174,24 @@ def catalog() -> tuple[Asset, ...]:
         _flame("flame2023_no_jaw", "flame2023_no_jaw.pkl", "FLAME 2023 without jaw rotation"),
         _flame("flame2023_open", "flame2023_Open.pkl", "FLAME 2023 Open", "CC-BY-4.0, as its readme says"),
         *_animators(),
+    )
+
+
+def _rembg(name: str, download: str, licence: str, size: int | None, checksum: str) -> Asset:
+    """One of rembg's models, under the file name that rembg gives it, so that rembg's own download is found."""
+    file = f"{name}.onnx"
+    return Asset(
+        name=name,
+        file=file,
+        purpose="background removal by rembg (portrait.matting_model)",
+        instead="MediaPipe segmentation refined with pymatting",
+        licence=licence,
+        source=f"https://github.com/danielgatis/rembg/releases/download/v0.0.0/{download}",
+        size=size,
+        checksum=checksum,
+        magic=(b"\x08",),
+        shared=(_rembg_folder(),),
+        original=None if download == file else download,
     )
 
 

@@ -17,11 +17,11 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from zero1toa.asset_catalog import Asset, catalog, home
+from zero1toa.asset_catalog import REMBG_MODELS, Asset, catalog, home
 from zero1toa.errors import AssetError, nearest
 from zero1toa.media import atomic_path
 
-__all__ = ["Asset", "catalog", "check", "find", "get", "home", "install"]
+__all__ = ["REMBG_MODELS", "Asset", "catalog", "check", "find", "get", "home", "install"]
 
 
 def get(name: str) -> Asset:

@@ -28,6 +28,10 @@ class PortraitConfig:
     """Side of the square crop in pixels."""
     matting: str = "auto"
     """``auto`` (rembg when its model file is installed, else MediaPipe + pymatting), ``rembg`` or ``mediapipe``."""
+    matting_model: str = "u2net"
+    """rembg's model: ``u2net``, ``u2netp``, ``u2net_human_seg``, ``silueta``, ``isnet-general-use``,
+    ``birefnet-portrait``, ``birefnet-general``, ``birefnet-general-lite``, ``birefnet-dis``, ``birefnet-hrsod``,
+    ``birefnet-massive`` or ``bria-rmbg``; the asset of that name is its file."""
     face: int = -1
     """Index of the face to use, by size (0 = largest); -1 takes the largest and announces the others."""
     min_face: int = 64

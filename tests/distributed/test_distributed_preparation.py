@@ -87,5 +87,8 @@ def test_weights_are_fetched_where_portraits_are_prepared(given, made, tmp_path,
 def test_the_mark_of_a_portrait_is_of_what_it_is_made_of():
     base = made_of("photo", tiny_config())
     assert base == made_of("photo", tiny_config("seed=4", "device=cpu"))
-    others = [made_of("another", tiny_config()), *(made_of("photo", tiny_config(v)) for v in ("portrait.face=1",))]
-    assert len({base, *others}) == 3
+    others = [
+        made_of("another", tiny_config()),
+        *(made_of("photo", tiny_config(v)) for v in ("portrait.face=1", "portrait.matting_model=silueta")),
+    ]
+    assert len({base, *others}) == 4

@@ -1,27 +1,39 @@
 """The matte against known mattes: composed pictures whose alpha and colour are given."""
 
+import dataclasses
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage import data
 
+from zero1toa import assets
+from zero1toa.config import PortraitConfig
 from zero1toa.errors import AssetError, ConfigError
 from zero1toa.evaluation.image_metrics import silhouette_iou
-from zero1toa.portrait import matting
 from zero1toa.portrait.matting import choose_method, matte, segment_person, trimap
 
 
 def test_method(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     for variable in ("ZERO1TOA_HOME", "U2NET_HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(tmp_path))
-    method, note = choose_method("auto")
+    method, note = choose_method("auto", "silueta")
     assert method == "mediapipe"
-    assert note
-    assert choose_method("mediapipe") == ("mediapipe", None)
-    with pytest.raises(AssetError, match=r"u2net\.onnx"):
-        choose_method("rembg")
-    with pytest.raises(ConfigError, match="magic"):
-        choose_method("magic")
+    assert note is not None
+    assert "silueta" in note
+    assert choose_method("mediapipe", "u2net") == ("mediapipe", None)
+    how = r"BiRefNet-portrait-epoch_150\.onnx, then zero1toa assets install birefnet-portrait BiRefNet-portrait"
+    with pytest.raises(AssetError, match=how):
+        choose_method("rembg", "birefnet-portrait")
+    with pytest.raises(AssetError, match=how):
+        segment_person(np.zeros((32, 32, 3), np.uint8), "birefnet-portrait")
+    with pytest.raises(ConfigError, match="did you mean 'mediapipe'"):
+        choose_method("mediapip", "u2net")
+    # Also where no model would be used: a wrong name is a mistake, and is found before another machine needs it.
+    with pytest.raises(ConfigError, match=r"matting_model=birefnet_portrait is.*did you mean 'birefnet-portrait'"):
+        choose_method("mediapipe", "birefnet_portrait")
 
 
 def test_astronaut_is_told_from_the_background() -> None:
@@ -50,11 +62,11 @@ def _field(number: int, value: bytes | int) -> bytes:
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-def _brightness_network() -> bytes:
-    """An ONNX file ``[1, 3, 320, 320] -> [1, 1, 320, 320]`` that takes the mean over the channels."""
+def _mean_network(size: int) -> bytes:
+    """An ONNX file ``[1, 3, size, size] -> [1, 1, size, size]`` that takes the mean over the channels."""
 
     def tensor(name: bytes, channels: int) -> bytes:
-        shape = b"".join(_field(1, _field(1, n)) for n in (1, channels, 320, 320))
+        shape = b"".join(_field(1, _field(1, n)) for n in (1, channels, size, size))
         return _field(1, name) + _field(2, _field(1, _field(1, 1) + _field(2, shape)))
 
     def attribute(name: bytes, kind: int, body: bytes) -> bytes:
@@ -63,30 +75,138 @@ def _brightness_network() -> bytes:
     axes = attribute(b"axes", 7, _field(8, 1))
     keep = attribute(b"keepdims", 2, _field(3, 1))
     node = _field(1, b"x") + _field(2, b"y") + _field(4, b"ReduceMean") + axes + keep
-    graph = _field(1, node) + _field(2, b"brightness") + _field(11, tensor(b"x", 3)) + _field(12, tensor(b"y", 1))
+    graph = _field(1, node) + _field(2, b"mean") + _field(11, tensor(b"x", 3)) + _field(12, tensor(b"y", 1))
     return _field(1, 6) + _field(7, graph) + _field(8, _field(2, 11))
 
 
-def test_rembg_runs_the_installed_network(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    network = tmp_path / "u2net.onnx"
-    network.write_bytes(_brightness_network())
-    monkeypatch.setattr(matting.assets, "find", lambda name: network)
-    assert choose_method("auto") == ("rembg", None)
-    image = np.full((96, 96, 3), 20, np.uint8)
-    image[24:72, 16:48] = 230  # bright, so the stand-in network calls it the person
-    person = segment_person(image, "rembg")
-    assert person.shape == (96, 96)
-    assert person[30:66, 22:42].min() > 0.85  # resampling overshoots at the edges, and the network's range is scaled
-    assert person[:, 60:].max() < 0.15
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Empty asset folders, a catalogue that takes any file as each asset, and a rembg that must not download."""
+    for variable in ("ZERO1TOA_HOME", "U2NET_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    real = assets.catalog
+    any_file = lambda: tuple(dataclasses.replace(asset, size=None, checksum=None) for asset in real())  # noqa: E731
+    monkeypatch.setattr(assets, "catalog", any_file)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("rembg downloads")
+
+    monkeypatch.setattr("pooch.retrieve", refuse)
+    return tmp_path
+
+
+def _install(model: str, content: bytes, folder: Path) -> None:
+    given = folder / "given.onnx"
+    given.write_bytes(content)
+    assets.install(model, given)
+
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "mean", "deviation", "logits"),
+    [
+        ("u2net", 320, *_IMAGENET, False),
+        ("u2netp", 320, *_IMAGENET, False),
+        ("u2net_human_seg", 320, *_IMAGENET, False),
+        ("silueta", 320, *_IMAGENET, False),
+        ("isnet-general-use", 1024, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), False),
+        ("birefnet-general", 1024, *_IMAGENET, True),
+        ("birefnet-general-lite", 1024, *_IMAGENET, True),
+        ("birefnet-portrait", 1024, *_IMAGENET, True),
+        ("birefnet-dis", 1024, *_IMAGENET, True),
+        ("birefnet-hrsod", 1024, *_IMAGENET, True),
+        ("birefnet-massive", 1024, *_IMAGENET, True),
+        ("bria-rmbg", 1024, *_IMAGENET, False),
+    ],
+)
+def test_rembg_runs_the_installed_network(
+    stand_ins: Path, model: str, size: int, mean: tuple[float, ...], deviation: tuple[float, ...], logits: bool
+) -> None:
+    """The mask against what the models' authors do with pictures: scaled by their own brightest value, standardised,
+    through the sigmoid where the network ends in logits, and stretched to the whole range."""
+    _install(model, _mean_network(size), stand_ins)
+    assert choose_method("auto", model) == choose_method("rembg", model) == (model, None)
+    # Of the network's own size, so that nothing is resampled: red from left to right, green downwards, blue less.
+    x, y = np.meshgrid(np.arange(size), np.arange(size))
+    image = np.stack([230 * x / size, 200 * y / size, 90 + 0 * x], -1).astype(np.uint8)
+    scaled = image.astype(np.float64) / image.max()
+    output = ((scaled - np.array(mean)) / np.array(deviation)).mean(-1)
+    if logits:
+        output = 1 / (1 + np.exp(-output))
+    expected = (output - output.min()) / (output.max() - output.min())
+    person = segment_person(image, model)
+    assert person.dtype == np.float32
+    assert person.shape == (size, size)
+    # rembg cuts to whole levels, once for each orientation.
+    assert (expected - person).max() < 1.01 / 255
+    assert (expected - person).min() > -0.01 / 255
+
+
+def test_mask_has_the_pictures_size(stand_ins: Path) -> None:
+    _install("isnet-general-use", _mean_network(1024), stand_ins)
+    image = np.full((96, 64, 3), 20, np.uint8)
+    image[24:72, 16:32] = 230  # bright, so the stand-in network calls it the person
+    person = segment_person(image, "isnet-general-use")
+    assert person.shape == (96, 64)
+    assert person[30:66, 20:28].min() > 0.85  # resampling overshoots at the edges, and the network's range is scaled
+    assert person[:, 40:].max() < 0.15
     assert person[:16].max() < 0.15
 
 
-def test_rembg_reads_the_installed_file_only(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    broken = tmp_path / "u2net.onnx"
-    broken.write_bytes(b"\x08not a network")
-    monkeypatch.setattr(matting.assets, "find", lambda name: broken)
-    with pytest.raises(AssetError, match="cannot be loaded"):
-        segment_person(np.zeros((32, 32, 3), np.uint8), "rembg")
+def test_a_network_that_tells_nothing_apart_sees_nobody(stand_ins: Path) -> None:
+    _install("birefnet-portrait", _mean_network(1024), stand_ins)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        person = segment_person(np.full((32, 32, 3), 90, np.uint8), "birefnet-portrait")
+    assert (person == 0).all()
+
+
+def test_the_file_that_rembg_has_downloaded_is_found(stand_ins: Path) -> None:
+    (stand_ins / "U2NET_HOME").mkdir()
+    (stand_ins / "U2NET_HOME" / "birefnet-portrait.onnx").write_bytes(_mean_network(1024))
+    assert choose_method("auto", "birefnet-portrait") == ("birefnet-portrait", None)
+
+
+def test_a_file_that_is_not_the_model_is_named(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    _install("u2netp", b"\x08not a network", stand_ins)
+    with pytest.raises(AssetError, match=r"u2netp\.onnx cannot be loaded as rembg's model u2netp"):
+        segment_person(image, "u2netp")
+    _install("birefnet-general", _mean_network(320), stand_ins)
+    with pytest.raises(AssetError, match=r"\.onnx does not run as rembg's model birefnet-general: .*Expected: 320"):
+        segment_person(image, "birefnet-general")
+
+    from rembg.sessions import sessions
+
+    monkeypatch.delitem(sessions, "bria-rmbg")
+    _install("bria-rmbg", _mean_network(1024), stand_ins)
+    with pytest.raises(AssetError, match="the installed rembg has no model bria-rmbg"):
+        segment_person(image, "bria-rmbg")
+
+
+def test_assets_are_the_files_that_rembg_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rembg.sessions import sessions
+
+    monkeypatch.delenv("MODEL_CHECKSUM_DISABLED", raising=False)
+    asked: list[tuple[str, str, Path]] = []
+    monkeypatch.setattr(
+        "pooch.retrieve", lambda url, checksum, *, fname, path, **_: asked.append((url, checksum, Path(path, fname)))
+    )
+    for name in assets.REMBG_MODELS:
+        sessions[name].download_models()
+    known = [assets.get(name) for name in assets.REMBG_MODELS]
+    assert [(asset.source, asset.places[1]) for asset in known] == [(url, place) for url, _, place in asked]
+    for asset, (_, checksum, _) in zip(known, asked, strict=True):
+        assert asset.checksum == checksum or asset.name == "u2net"  # of which a stronger checksum is known
+
+
+def test_the_configuration_names_every_model() -> None:
+    config = Path(assets.__file__).with_name("config.py").read_text()
+    words = config[config.index('matting_model: str = "u2net"') :].split('"""')[1]
+    assert words.split("``")[1::2] == list(assets.REMBG_MODELS)
+    assert PortraitConfig().matting_model in assets.REMBG_MODELS
 
 
 def _disc(size: int, center: tuple[float, float], radius: float, soft: float) -> np.ndarray:

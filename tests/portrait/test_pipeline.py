@@ -189,4 +189,4 @@ def test_missing_matting_model(photo_file: Path, head: HeadModel, monkeypatch: p
     with pytest.raises(AssetError, match="rembg"):
         load_portrait(photo_file, PortraitConfig(matting="rembg"), head)
     portrait = load_portrait(photo_file, PortraitConfig(size=128), head)
-    assert any("rembg's model is not installed" in note for note in portrait.notes)
+    assert any("rembg's model u2net is not installed" in note for note in portrait.notes)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zero1toa import __version__, assets
+from zero1toa.config import PortraitConfig
 from zero1toa.errors import HeadModelError
 
 
@@ -61,11 +62,14 @@ def _landmarks() -> Finding:
 
 
 def _matting() -> Finding:
-    asset = assets.get("u2net")
-    if asset.find() and _version("rembg"):
-        return Finding("Background removal", f"rembg {_version('rembg')} with {asset.file}", True)
-    advice = f"better hair edges: zero1toa assets install u2net {asset.file}"
-    return Finding("Background removal", asset.instead, False, advice=advice)
+    part, version = "Background removal", _version("rembg")
+    asset = assets.get(PortraitConfig().matting_model)
+    others = [name for name in assets.REMBG_MODELS if name != asset.name and assets.find(name)] if version else []
+    choice = f"{', '.join(others)} with portrait.matting_model" if others else ""
+    if asset.find() and version:
+        return Finding(part, f"rembg {version} with {asset.file}" + (f"; {choice}" if choice else ""), True)
+    advice = f"better hair edges: zero1toa assets install {asset.name} {asset.download}"
+    return Finding(part, asset.instead, False, advice=f"{advice}, or {choice}" if choice else advice)
 
 
 def _head() -> Finding:

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from zero1toa import assets
-from zero1toa.errors import AssetError, ConfigError
+from zero1toa.errors import AssetError, ConfigError, nearest
 from zero1toa.portrait import graphs
 
 METHODS = ("auto", "rembg", "mediapipe")
@@ -21,31 +21,33 @@ _SURE = 0.9  # segmentation probability that counts as certain
 _BAND = 0.045  # half-width of the band left to the matting over the face height: the reach of loose hair
 
 
-def choose_method(wanted: str) -> tuple[str, str | None]:
-    """Resolve ``PortraitConfig.matting`` to ``rembg`` or ``mediapipe``.
+def choose_method(wanted: str, model: str) -> tuple[str, str | None]:
+    """Resolve ``PortraitConfig.matting`` and ``matting_model`` to what :func:`segment_person` is given.
 
     Args:
         wanted: one of :data:`METHODS`.
+        model: rembg's model, one of :data:`zero1toa.assets.REMBG_MODELS`.
 
     Returns:
-        The method and, where ``auto`` falls back, one line that says so.
+        ``mediapipe`` or the name of rembg's model, and, where ``auto`` falls back, one line that says so.
 
     Raises:
-        ConfigError: unknown method.
-        AssetError: ``rembg`` is wanted and its model file is not installed.
+        ConfigError: unknown method or model.
+        AssetError: ``rembg`` is wanted and the model's file is not installed.
     """
-    if wanted not in METHODS:
-        raise ConfigError(f"portrait.matting={wanted} is unknown; choose {', '.join(METHODS)}")
+    for key, value, valid in (("matting", wanted, METHODS), ("matting_model", model, assets.REMBG_MODELS)):
+        if value not in valid:
+            raise ConfigError(f"portrait.{key}={value} is unknown{nearest(value, valid)}; choose {', '.join(valid)}")
     if wanted == "mediapipe":
         return wanted, None
-    if assets.find("u2net") is not None:
-        return "rembg", None
+    if assets.find(model) is not None:
+        return model, None
     if wanted == "rembg":
-        raise AssetError(
-            "portrait.matting=rembg needs its model file u2net.onnx, which is not installed; see 'zero1toa assets', "
-            "or use portrait.matting=mediapipe"
-        )
-    return "mediapipe", "background removal: MediaPipe segmentation and pymatting (rembg's model is not installed)"
+        raise AssetError(f"portrait.matting=rembg: {_absent(model)}, or use portrait.matting=mediapipe")
+    return (
+        "mediapipe",
+        f"background removal: MediaPipe segmentation and pymatting (rembg's model {model} is not installed)",
+    )
 
 
 def segment_person(image: NDArray[np.uint8], method: str = "mediapipe") -> NDArray[np.float32]:
@@ -53,16 +55,16 @@ def segment_person(image: NDArray[np.uint8], method: str = "mediapipe") -> NDArr
 
     Args:
         image: sRGB ``[H, W, 3]`` uint8, about square, the head a third to two thirds of its height.
-        method: ``mediapipe`` or ``rembg``, as :func:`choose_method` returns it.
+        method: ``mediapipe`` or the name of rembg's model, as :func:`choose_method` returns it.
 
     Returns:
         ``[H, W]`` float32 in [0, 1].
 
     Raises:
-        AssetError: MediaPipe or rembg's model is missing.
+        AssetError: MediaPipe or rembg's model is missing, or its file is not that model.
     """
     mirrored = np.ascontiguousarray(image[:, ::-1])
-    predict = _predict_rembg if method == "rembg" else _predict_mediapipe
+    predict = _predict_mediapipe if method == "mediapipe" else functools.partial(_predict_rembg, model=method)
     # The mean over both orientations removes the networks' left-right bias.
     return ((predict(np.ascontiguousarray(image)) + predict(mirrored)[:, ::-1]) / 2).astype(np.float32)
 
@@ -128,27 +130,51 @@ def _predict_mediapipe(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.asarray(graphs.selfie_segmenter().process(image).segmentation_mask, dtype=np.float32)
 
 
-def _predict_rembg(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    path = assets.find("u2net")
+def _absent(model: str) -> str:
+    """What is missing when the file of rembg's ``model`` is, and how it is installed."""
+    asset = assets.get(model)
+    return (
+        f"rembg's model {model} is not installed; fetch {asset.source}, then zero1toa assets install {model} "
+        f"{asset.download}"
+    )
+
+
+def _predict_rembg(image: NDArray[np.uint8], model: str) -> NDArray[np.float32]:
+    path = assets.find(model)
     if path is None:
-        raise AssetError("rembg's model file u2net.onnx is not installed; see 'zero1toa assets'")
-    mask = _rembg_session(path).predict(Image.fromarray(image))[0]
+        raise AssetError(_absent(model))
+    session = _rembg_session(model, path)
+    try:
+        # Where a network is sure, rembg's sigmoid overflows to the right value; where it gives the same everywhere,
+        # rembg divides zero by zero and the mask becomes 0: nobody.
+        with np.errstate(over="ignore", invalid="ignore"):
+            mask = session.predict(Image.fromarray(image))[0]
+    except Exception as error:  # onnxruntime's errors share no base class; another network's output fails in rembg
+        raise AssetError(f"{path} does not run as rembg's model {model}: {_one_line(error)}") from error
     return np.asarray(mask, dtype=np.float32) / 255.0
 
 
 @functools.lru_cache(maxsize=1)
-def _rembg_session(path: Path) -> Any:
+def _rembg_session(model: str, path: Path) -> Any:
+    """rembg's session of ``model`` with the network in ``path``.
+
+    Raises:
+        AssetError: the file is no network, or the installed rembg does not know the model.
+    """
     import onnxruntime
-    from rembg.sessions.u2net import U2netSession
+    from rembg.sessions import sessions
 
-    class Installed(U2netSession):
-        """Reads the installed file; rembg itself would download a file that is missing or has another checksum."""
-
-        @classmethod
-        def download_models(cls, *args: Any, **kwargs: Any) -> str:
-            return str(path)
-
+    if model not in sessions:
+        raise AssetError(
+            f"the installed rembg has no model {model}; install a newer rembg, or choose another portrait.matting_model"
+        )
+    # rembg itself would download a file that is missing or has another checksum.
+    installed = type("Installed", (sessions[model],), {"download_models": classmethod(lambda *_, **__: str(path))})
     try:
-        return Installed("u2net", onnxruntime.SessionOptions())
-    except Exception as error:  # onnxruntime's errors share no base class
-        raise AssetError(f"{path} cannot be loaded as rembg's model: {str(error).splitlines()[0]}") from error
+        return installed(model, onnxruntime.SessionOptions())
+    except Exception as error:  # as above
+        raise AssetError(f"{path} cannot be loaded as rembg's model {model}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -45,13 +45,13 @@ def load_portrait(
 
     Raises:
         PortraitError: unreadable photo, no face, face too small, turned too far, or unlike any face.
-        ConfigError: unknown matting method.
+        ConfigError: unknown matting method or model.
         AssetError: a model file that the configuration asks for is missing.
         HeadModelError: a tracker's result is given and the head is not FLAME 2020.
         MotionError: a tracker's result cannot be read.
     """
     given = read_known(config, head)
-    method, fallback = choose_method(config.matting)
+    method, fallback = choose_method(config.matting, config.matting_model)
     picture = read_photo(photo, background, name)
     notes = [*picture.notes, *([fallback] if fallback else [])]
     name = short_name(name or photo)
