@@ -7,11 +7,13 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_portrait
 
+from tests.diffusion.tiny_animators import assemble, seeded_networks
 from zero1toa.avatar.bundle import read_bundle
 from zero1toa.avatar.creation import create_avatar
 from zero1toa.config import config_folder, load
 from zero1toa.curriculum.schedule import Schedule
 from zero1toa.curriculum.turns import Turns
+from zero1toa.diffusion import registry
 from zero1toa.errors import ConfigError
 from zero1toa.head.registry import load_head
 from zero1toa.planning.schedule import plan_schedule
@@ -151,6 +153,22 @@ def test_score_distillation_pulls_the_avatar_to_the_portraits_colours(name, tmp_
     change = (after.sh0 - before.sh0)[front].mean(0)
     assert change[0] > change[1] > change[2]  # (200, 150, 120)
     assert change[0] > 0.05
+    assert torch.isfinite(after.sh0).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("sds", "follow_your_emoji"), ("ism", "aniportrait"), ("nfsd", "echomimic")]
+)
+def test_score_distillation_asks_the_animators(method, name, tmp_path, head, monkeypatch):
+    """Tiny networks with seeded weights lead nowhere in particular, but every Gaussian that is seen follows them."""
+    monkeypatch.setitem(registry._LOADERS, "tiny", lambda *_: assemble(name, seeded_networks(name), {"size": 128}))
+    config = tiny_ablation(method, "diffusion.backbone=tiny", "loop.iterations=3", "loop.portrait_share=0")
+    result = generate_serial(tiny_portrait(), config, tmp_path, head=head)
+    assert all(0 < point["distillation"] < np.inf for point in result.losses)
+    before = create_avatar(head, tiny_portrait(), config.avatar).avatar
+    after = read_bundle(result.bundle, head).avatar
+    moved = (after.sh0 != before.sh0).any(-1)
+    assert moved.float().mean() > 0.1  # of all, back and inside included
     assert torch.isfinite(after.sh0).all()
 
 
