@@ -116,7 +116,10 @@ def plan_run(config: Config, head: HeadModel) -> Plan:
 
 def _rate_note(name: str, rate: DiffusionRate | None) -> str:
     if rate is None:
-        return f"refinement: no rate is known for the backbone '{name}', so no time is predicted"
+        return (
+            f"refinement: no rate is known for the backbone '{name}', so no time is predicted; there are rates for "
+            f"backbone={' and backbone='.join(DIFFUSION)}"
+        )
     return f"refinement: predicted for {rate.gpu}; {rate.source}"
 
 

@@ -71,10 +71,10 @@ DIFFUSION: dict[str, DiffusionRate] = {
         frames=16,
         single_teraflop=19.794,
         guided_teraflop=37.029,
-        single=0.0419,
-        guided=0.0730,
+        single=0.0415,
+        guided=0.0727,
         encode=0.0441,
-        decode=0.0740,
+        decode=0.0742,
     ),
     "aniportrait": DiffusionRate(
         gpu="one NVIDIA H200",
@@ -82,10 +82,10 @@ DIFFUSION: dict[str, DiffusionRate] = {
         frames=16,
         single_teraflop=19.195,
         guided_teraflop=36.429,
-        single=0.0400,
-        guided=0.0714,
+        single=0.0397,
+        guided=0.0710,
         encode=0.0442,
-        decode=0.0747,
+        decode=0.0738,
     ),
 }
 """Rates by backbone; both animators have the same autoencoder. The others were never timed alone on a named GPU."""
