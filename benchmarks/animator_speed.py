@@ -16,25 +16,30 @@ import argparse
 import copy
 import gc
 import itertools
+import os
 import statistics
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from figures import Figures
 from kernel_profile import kernel_times, profile_text
 from public_structure import PublicStructure
-from random_animator import NAMES, count_operations, random_backbone, sizes
+from random_animator import NAMES, assemble, count_operations, random_backbone, random_networks, sizes
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from zero1toa.diffusion.animator.backbone import AnimatorBackbone
+from zero1toa.diffusion.animator.cache import load_module
+from zero1toa.diffusion.animator.networks import LAYOUTS, build_networks
 from zero1toa.diffusion.sampling import refine_latents
 
-PARTS = ("ceiling", "attention", "kernels", "step", "vae", "prepare", "refine", "clips", "public")
+PARTS = ("ceiling", "attention", "kernels", "load", "step", "vae", "prepare", "refine", "clips", "public")
 STEPS = 25
 LIMITS = {
     "step TFLOP/s": ">= 400",
@@ -246,10 +251,8 @@ def kernels(bench: Bench) -> None:
                         lambda x=qkv, r=reference, m=plain: m.attend(x, r, frames))  # fmt: skip
 
 
-def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
-    """Evaluations with and without guidance; returns the backbone, compiled for both."""
-    began = time.perf_counter()
-    backbone = build(bench, name, variant)
+def evaluations(bench: Bench, backbone: AnimatorBackbone) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """A guided evaluation and one of inversion, both of which have run once."""
     clip = Clip(bench, 1)
     reference = backbone.prepare_reference(clip.portrait, clip.portrait)
     control = backbone.prepare_control(clip.maps)
@@ -265,6 +268,39 @@ def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
     for call in (guided, inversion):
         call()
     bench.synchronize()
+    return guided, inversion
+
+
+def load(bench: Bench, name: str) -> None:
+    """Start-up from checkpoints as they are released, in float32: the first, which converts them, and a later one."""
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, ZERO1TOA_HOME=folder):
+        files = {}
+        for part, network in random_networks(name, bench.options.tiny, bench.device, torch.float32).items().items():
+            state = {}
+            for key, value in network.state_dict().items():
+                sources = LAYOUTS[part].sources(key)
+                parts = value.cpu().chunk(len(sources)) if len(sources) > 1 else [value.cpu()]
+                state.update(zip(sources, (one.clone() for one in parts), strict=True))
+            files[part] = Path(folder) / f"{part}.pth"
+            torch.save(state, files[part])
+        del network, state
+        bench.forget_peak()
+        for title in ("first start-up from files s", "start-up from files s"):
+            began = time.perf_counter()
+            networks = build_networks(sizes(name, bench.options.tiny))
+            for part, network in networks.items().items():
+                load_module(network, [files[part]], LAYOUTS[part], part)
+            evaluations(bench, assemble(name, networks, bench.device, bench.dtype, compiled=bench.cuda))
+            bench.note(f"{name}: {title}", time.perf_counter() - began, "s", LIMITS["start-up s"])
+            del network, networks
+            bench.forget_peak()
+
+
+def step(bench: Bench, name: str, variant: str) -> AnimatorBackbone:
+    """Evaluations with and without guidance; returns the backbone, compiled for both."""
+    began = time.perf_counter()
+    backbone = build(bench, name, variant)
+    guided, inversion = evaluations(bench, backbone)
     label = f"{name}, {variant}"
     bench.note(f"{label}: start-up s", time.perf_counter() - began, "s", LIMITS["start-up s"])
     for title, call, guidance in (("step", guided, True), ("inversion", inversion, False)):
@@ -398,6 +434,8 @@ def model(bench: Bench, name: str) -> None:
         bench.note(title, sum(counts.values()) / 1e12, "TFLOP")
         for part, amount in counts.most_common():
             bench.note(f"{title} of {part}", amount / 1e12, "TFLOP")
+    if "load" in parts:
+        load(bench, name)
     built: dict[str, AnimatorBackbone] = {}
     if "step" in parts:
         for variant in variants:

@@ -72,14 +72,19 @@ def assemble(
     return follow_your_emoji.FollowYourEmoji(module.SPEC, module.STYLE, networks, device, dtype, **options)
 
 
-def random_backbone(
-    name: str, tiny: bool, device: torch.device, dtype: torch.dtype, **options: Any
-) -> AnimatorBackbone:
-    """A backbone whose weights are random: speed does not depend on them."""
+def random_networks(name: str, tiny: bool, device: torch.device, dtype: torch.dtype) -> AnimatorNetworks:
+    """Networks whose weights are random: speed does not depend on them."""
     networks = build_networks(sizes(name, tiny))
     for network in networks.items().values():
         _fill(network, device, dtype)
-    return assemble(name, networks, device, dtype, **options)
+    return networks
+
+
+def random_backbone(
+    name: str, tiny: bool, device: torch.device, dtype: torch.dtype, **options: Any
+) -> AnimatorBackbone:
+    """A backbone with such networks."""
+    return assemble(name, random_networks(name, tiny, device, dtype), device, dtype, **options)
 
 
 def prompt_of(name: str, config: AnimatorConfig, clips: int, device: torch.device | str) -> Tensor:

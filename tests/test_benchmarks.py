@@ -31,6 +31,7 @@ def test_the_animators_benchmark(model: str, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "animator_speed.json").read_text())["results"]
     for name in ("step", "inversion"):
         assert f"{model}, compiled: {name} TFLOP/s" in results
+    assert results[f"{model}: start-up from files s"]["value"] > 0
     assert results[f"{model}: public / ours"]["value"] > 0
     difference = results[f"{model}, public structure: relative difference to the package's"]["value"]
     assert difference < 1e-3
