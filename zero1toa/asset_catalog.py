@@ -143,8 +143,9 @@ REMBG_MODELS = tuple(_REMBG)
 
 def catalog() -> tuple[Asset, ...]:
     """Every asset; read anew at each call because the folders follow the environment."""
+    default, *others = (_rembg(name, *about) for name, about in _REMBG.items())
     return (
-        *(_rembg(name, *about) for name, about in _REMBG.items()),
+        default,
         Asset(
             name="face-landmarker",
             file="face_landmarker.task",
@@ -174,6 +175,7 @@ def catalog() -> tuple[Asset, ...]:
         _flame("flame2023_no_jaw", "flame2023_no_jaw.pkl", "FLAME 2023 without jaw rotation"),
         _flame("flame2023_open", "flame2023_Open.pkl", "FLAME 2023 Open", "CC-BY-4.0, as its readme says"),
         *_animators(),
+        *others,
     )
 
 
@@ -183,7 +185,7 @@ def _rembg(name: str, download: str, licence: str, size: int | None, checksum: s
     return Asset(
         name=name,
         file=file,
-        purpose="background removal by rembg (portrait.matting_model)",
+        purpose="background removal by rembg",
         instead="MediaPipe segmentation refined with pymatting",
         licence=licence,
         source=f"https://github.com/danielgatis/rembg/releases/download/v0.0.0/{download}",

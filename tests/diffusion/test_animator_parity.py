@@ -20,11 +20,13 @@ from tests.diffusion.tiny_animators import (
     reference_keys,
 )
 from zero1toa.diffusion import aniportrait, echomimic, follow_your_emoji
+from zero1toa.diffusion.animator.checkpoints import convert
 from zero1toa.diffusion.animator.image_encoder import preprocess
 from zero1toa.diffusion.animator.networks import LAYOUTS, build_networks
 from zero1toa.diffusion.sampling import denoise
 from zero1toa.diffusion.schedule import NoiseSchedule
 from zero1toa.diffusion.windows import windowed
+from zero1toa.errors import AssetError
 
 pytestmark = golden.needs_golden
 SPECS = {module.SPEC.name: module.SPEC for module in (follow_your_emoji, aniportrait, echomimic)}
@@ -77,6 +79,17 @@ def test_every_key_of_the_released_layout_is_known(name: str, size: str) -> None
         rest = set(released) - wanted
         assert all(re.fullmatch(layout.unneeded, key) for key in rest), rest
         assert not wanted - set(released)
+
+
+def test_the_face_locator_of_audio_only_models_is_refused() -> None:
+    """It takes one channel, a mask, and is otherwise the landmark models': no checkpoint is loaded in part."""
+    listed = golden.keys("echomimic", "")["face_locator_audio_only_1ch"]
+    guider = build_networks(echomimic.CONFIG).guider
+    shapes = {key: list(value.shape) for key, value in guider.state_dict().items()}
+    assert {key for key in shapes if shapes[key] != listed[key][0]} == {"conv_in.weight"}
+    state = {key: torch.zeros(shape) for key, (shape, _) in listed.items()}
+    with pytest.raises(AssetError, match=r"conv_in\.weight is \[16, 1, 3, 3\], not \[16, 3, 3, 3\]"):
+        convert(guider, state, LAYOUTS["guider"], "guider of echomimic", [])
 
 
 def test_scheduler_tables(run: Recording) -> None:
