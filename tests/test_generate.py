@@ -116,6 +116,19 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 240
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mode", ["--serial", ""])
+def test_a_backbone_without_weights_is_one_line(tmp_path: Path, mode: str):
+    command = [*_command(tmp_path / "out", *([mode] if mode else [])), "diffusion.backbone=echomimic"]
+    environment = {**os.environ, "ZERO1TOA_HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: the backbone 'echomimic' lacks 5 of its 5 files in ")
+    assert "raylet" not in done.stdout  # what Ray says of actors that are sent home before they have begun
+    assert not (tmp_path / "out" / "avatar").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", ["--serial", ""])
 def test_a_killed_run_continues_and_ends_with_everything(tmp_path: Path, mode: str):

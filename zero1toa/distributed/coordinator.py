@@ -270,7 +270,8 @@ class Coordinator:
         """End all actors: on a cluster that stays, they would hold their GPUs."""
         import ray
 
-        self._dispatcher.close.remote()
+        # Once: a dispatcher that has not even started is killed below, and Ray would say that it tries again.
+        self._dispatcher.close.options(max_task_retries=0).remote()
         served = self._refiners.dismiss()
         self._trainers.dismiss()
         # Last, because calls to them that nobody could answer would be retried for ever.
