@@ -301,7 +301,7 @@ def paper(bench: Bench) -> None:
         bench.note(f"  of it {phase}", spent, "s")
     bench.note("  of it the rest, mostly writing the dataset", loop - sum(result.timings.values()), "s")
     bench.note("whole schedule, landmarks projected, extrapolated", (setup + SHARE * loop) / 60, "min")
-    detection = detection_seconds(bench, full.render.size)
+    detection = detection_seconds(bench, full)
     if detection is None:
         print("MediaPipe is not installed here: how long it takes to find landmarks in renders is not measured")
     else:
@@ -314,10 +314,11 @@ def paper(bench: Bench) -> None:
     bench.note("whole schedule, as zero1toa plan predicts", sum(known) / 60, "min")
 
 
-def detection_seconds(bench: Bench, size: int) -> float | None:
-    """Time of finding landmarks in a clip of the paper's length that shows a face; None without MediaPipe."""
+def detection_seconds(bench: Bench, config: Config) -> float | None:
+    """Time of finding landmarks in a clip that shows a face; None without MediaPipe."""
+    size = config.render.size
     face = np.asarray(Image.fromarray(data.astronaut()[:256, 96:352]).resize((size, size)))
-    clip = np.repeat(face[None], 16, 0)
+    clip = np.repeat(face[None], config.curriculum.frames, 0)
     try:
         found = detect_landmarks(clip).valid.all()
     except AssetError:

@@ -9,6 +9,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 
 def home() -> Path:
@@ -83,56 +84,42 @@ class Asset:
         return None
 
 
-# By rembg's name of the model: file of rembg's release, licence, size and checksum. Checksums are those that rembg
-# itself compares (the default model's is a stronger one of the same file); it publishes no sizes. Left out are the
-# models of rembg that need prompts (sam) or find something else than a person (clothes, drawn characters, camouflaged
-# animals).
-_REMBG: dict[str, tuple[str, str, int | None, str]] = {
-    "u2net": (
+class _RembgModel(NamedTuple):
+    """File of rembg's release, licence of the weights, checksum, and size where it is known."""
+
+    download: str
+    licence: str
+    checksum: str
+    size: int | None = None
+
+
+# By rembg's name of the model. Checksums are those that rembg itself compares (the default model's is a stronger one of
+# the same file); it publishes no sizes. Left out are the models of rembg that need prompts (sam) or find something else
+# than a person (clothes, drawn characters, camouflaged animals).
+_REMBG = {
+    "u2net": _RembgModel(
         "u2net.onnx",
         "Apache-2.0",
-        175_997_641,
         "sha256:8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+        175_997_641,
     ),
-    "u2netp": ("u2netp.onnx", "Apache-2.0", None, "md5:8e83ca70e441ab06c318d82300c84806"),
-    "u2net_human_seg": ("u2net_human_seg.onnx", "Apache-2.0", None, "md5:c09ddc2e0104f800e3e1bb4652583d1f"),
-    "silueta": ("silueta.onnx", "Apache-2.0, of U2-Net", None, "md5:55e59e0d8062d2f5d013f4725ee84782"),
-    "isnet-general-use": (
-        "isnet-general-use.onnx",
-        "Apache-2.0",
-        None,
-        "md5:fc16ebd8b0c10d971d3513d564d01e29",
+    "u2netp": _RembgModel("u2netp.onnx", "Apache-2.0", "md5:8e83ca70e441ab06c318d82300c84806"),
+    "u2net_human_seg": _RembgModel("u2net_human_seg.onnx", "Apache-2.0", "md5:c09ddc2e0104f800e3e1bb4652583d1f"),
+    "silueta": _RembgModel("silueta.onnx", "Apache-2.0, of U2-Net", "md5:55e59e0d8062d2f5d013f4725ee84782"),
+    "isnet-general-use": _RembgModel("isnet-general-use.onnx", "Apache-2.0", "md5:fc16ebd8b0c10d971d3513d564d01e29"),
+    "birefnet-portrait": _RembgModel("BiRefNet-portrait-epoch_150.onnx", "MIT", "md5:c3a64a6abf20250d090cd055f12a3b67"),
+    "birefnet-general": _RembgModel("BiRefNet-general-epoch_244.onnx", "MIT", "md5:7a35a0141cbbc80de11d9c9a28f52697"),
+    "birefnet-general-lite": _RembgModel(
+        "BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx", "MIT", "md5:4fab47adc4ff364be1713e97b7e66334"
     ),
-    "birefnet-portrait": (
-        "BiRefNet-portrait-epoch_150.onnx",
-        "MIT",
-        None,
-        "md5:c3a64a6abf20250d090cd055f12a3b67",
+    "birefnet-dis": _RembgModel("BiRefNet-DIS-epoch_590.onnx", "MIT", "md5:2d4d44102b446f33a4ebb2e56c051f2b"),
+    "birefnet-hrsod": _RembgModel("BiRefNet-HRSOD_DHU-epoch_115.onnx", "MIT", "md5:c017ade5de8a50ff0fd74d790d268dda"),
+    "birefnet-massive": _RembgModel(
+        "BiRefNet-massive-TR_DIS5K_TR_TEs-epoch_420.onnx", "MIT", "md5:33e726a2136a3d59eb0fdf613e31e3e9"
     ),
-    "birefnet-general": (
-        "BiRefNet-general-epoch_244.onnx",
-        "MIT",
-        None,
-        "md5:7a35a0141cbbc80de11d9c9a28f52697",
-    ),
-    "birefnet-general-lite": (
-        "BiRefNet-general-bb_swin_v1_tiny-epoch_232.onnx",
-        "MIT",
-        None,
-        "md5:4fab47adc4ff364be1713e97b7e66334",
-    ),
-    "birefnet-dis": ("BiRefNet-DIS-epoch_590.onnx", "MIT", None, "md5:2d4d44102b446f33a4ebb2e56c051f2b"),
-    "birefnet-hrsod": ("BiRefNet-HRSOD_DHU-epoch_115.onnx", "MIT", None, "md5:c017ade5de8a50ff0fd74d790d268dda"),
-    "birefnet-massive": (
-        "BiRefNet-massive-TR_DIS5K_TR_TEs-epoch_420.onnx",
-        "MIT",
-        None,
-        "md5:33e726a2136a3d59eb0fdf613e31e3e9",
-    ),
-    "bria-rmbg": (
+    "bria-rmbg": _RembgModel(
         "bria-rmbg-2.0.onnx",
         "CC BY-NC 4.0: non-commercial",
-        None,
         "sha256:5b486f08200f513f460da46dd701db5fbb47d79b4be4b708a19444bcd4e79958",
     ),
 }
@@ -143,7 +130,7 @@ REMBG_MODELS = tuple(_REMBG)
 
 def catalog() -> tuple[Asset, ...]:
     """Every asset; read anew at each call because the folders follow the environment."""
-    default, *others = (_rembg(name, *about) for name, about in _REMBG.items())
+    default, *others = (_rembg(name, model) for name, model in _REMBG.items())
     return (
         default,
         Asset(
@@ -179,7 +166,7 @@ def catalog() -> tuple[Asset, ...]:
     )
 
 
-def _rembg(name: str, download: str, licence: str, size: int | None, checksum: str) -> Asset:
+def _rembg(name: str, model: _RembgModel) -> Asset:
     """One of rembg's models, under the file name that rembg gives it, so that rembg's own download is found."""
     file = f"{name}.onnx"
     return Asset(
@@ -187,13 +174,13 @@ def _rembg(name: str, download: str, licence: str, size: int | None, checksum: s
         file=file,
         purpose="background removal by rembg",
         instead="MediaPipe segmentation refined with pymatting",
-        licence=licence,
-        source=f"https://github.com/danielgatis/rembg/releases/download/v0.0.0/{download}",
-        size=size,
-        checksum=checksum,
+        licence=model.licence,
+        source=f"https://github.com/danielgatis/rembg/releases/download/v0.0.0/{model.download}",
+        size=model.size,
+        checksum=model.checksum,
         magic=(b"\x08",),
         shared=(_rembg_folder(),),
-        original=None if download == file else download,
+        original=None if model.download == file else model.download,
     )
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zero1toa import assets
-from zero1toa.diffusion.animator.checkpoints import convert, read_merged
+from zero1toa.diffusion.animator.checkpoints import convert, read_merged, reading
 from zero1toa.diffusion.animator.layout import Layout
-from zero1toa.errors import AssetError
 from zero1toa.media import atomic_path
 
 FORMAT = "1"  # of converted files; raise it when our modules are renamed or fused differently
@@ -40,7 +39,7 @@ def fingerprint(files: Sequence[Path], name: str) -> str:
     """
     digest = hashlib.sha256(FORMAT.encode())
     for file in files:
-        try:
+        with reading(file, name):
             digest.update(str(file.stat().st_size).encode())
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
@@ -49,10 +48,6 @@ def fingerprint(files: Sequence[Path], name: str) -> str:
             else:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
-        except FileNotFoundError as error:
-            raise AssetError(f"the checkpoint {file}, the {name}, is missing; install it again") from error
-        except (OSError, zipfile.BadZipFile) as error:
-            raise AssetError(f"{file}, the {name}, is damaged or truncated ({error}); fetch it again") from error
     return digest.hexdigest()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +16,29 @@ from zero1toa.diffusion.animator.layout import Layout
 from zero1toa.errors import AssetError
 
 _SHOWN = 3  # keys that an error names
+
+
+@contextmanager
+def reading(path: Path, name: str) -> Iterator[None]:
+    """Turn what goes wrong while a checkpoint is read into an error that a user can act on.
+
+    Args:
+        path: the file.
+        name: what it should hold.
+
+    Raises:
+        AssetError: if the file is missing, damaged or truncated.
+    """
+    from safetensors import SafetensorError
+
+    damage = (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile)
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise AssetError(f"the checkpoint {path}, the {name}, is missing; install it again") from error
+    except damage as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise AssetError(f"{path}, the {name}, is damaged or truncated ({reason}); fetch it again") from error
 
 
 def read_checkpoint(path: Path, name: str) -> dict[str, Tensor]:
@@ -27,26 +51,18 @@ def read_checkpoint(path: Path, name: str) -> dict[str, Tensor]:
     Raises:
         AssetError: if the file is missing, truncated, holds pickled code, or something else than named tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
+    from safetensors.torch import load_file
 
-            try:
-                return load_file(path)
-            except SafetensorError as error:
-                raise AssetError(f"{path}, the {name}, is damaged or truncated ({error}); fetch it again") from error
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except FileNotFoundError as error:
-        raise AssetError(f"the checkpoint {path}, the {name}, is missing; install it again") from error
-    except pickle.UnpicklingError as error:
-        raise AssetError(
-            f"{path}, the {name}, is no checkpoint of plain tensors: it is damaged, or holds pickled code, which is "
-            "never run; fetch it again from its source"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AssetError(f"{path}, the {name}, is damaged or truncated ({reason}); fetch it again") from error
+    with reading(path, name):
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            raise AssetError(
+                f"{path}, the {name}, is no checkpoint of plain tensors: it is damaged, or holds pickled code, which "
+                "is never run; fetch it again from its source"
+            ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise AssetError(f"{path}, the {name}, does not hold a plain state dict; fetch the released file")
     return state
