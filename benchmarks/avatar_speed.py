@@ -131,13 +131,14 @@ def noisy(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     return pictures // 2 + coarse.repeat(8, 1).repeat(8, 2)
 
 
-def trainer_with_clips(bench: Bench, *overrides: str) -> Reconstruction:
+def trainer_with_clips(bench: Bench, perceptual: Perceptual, *overrides: str) -> Reconstruction:
     """A trainer that has the first two clips of its dataset, which are its own renders with noise."""
     clips: dict[SampleKey, NDArray[np.uint8]] = {}
-    trainer = Reconstruction(
-        bench.portrait, bench.config("density.every=0", *overrides), bench.head, avatar_id="bench",
-        fetch=lambda key, _: (clips[key], len(clips[key])), device=bench.device,
-    )  # fmt: skip
+    with patch.object(losses, "Perceptual", lambda *_: perceptual):
+        trainer = Reconstruction(
+            bench.portrait, bench.config("density.every=0", *overrides), bench.head, avatar_id="bench",
+            fetch=lambda key, _: (clips[key], len(clips[key])), device=bench.device,
+        )  # fmt: skip
     rng = np.random.default_rng(0)
     for _ in range(2):
         request = trainer.request()
@@ -149,11 +150,10 @@ def trainer_with_clips(bench: Bench, *overrides: str) -> Reconstruction:
 
 def train(bench: Bench) -> None:
     """Steps a second on 8 frames of one clip: pose, rig, render, L1 and LPIPS, backward, Adam."""
-    perceptual = random_perceptual(bench.device)
+    terms = {"without LPIPS, ": Perceptual("none"), "": random_perceptual(bench.device)}
     for size in bench.sizes:
-        trainer = trainer_with_clips(bench, f"render.size={size}")
-        for label, term in (("without LPIPS, ", trainer._loss.perceptual), ("", perceptual)):
-            trainer._loss.perceptual = term
+        for label, term in terms.items():
+            trainer = trainer_with_clips(bench, term, f"render.size={size}")
             seconds = bench.seconds(trainer.step, repeats=30, warm=10)
             name = f"training steps/s, {label}{size}²"
             bench.note(name, 1 / seconds, "1/s", LIMITS.get(name, ""))
@@ -200,8 +200,8 @@ def lpips(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Peak of training's allocated memory, its dataset left out: more pixels, fewer frames, fewer Gaussians."""
-    perceptual = random_perceptual(bench.device)
+    """Peak of training's allocated memory, its dataset and what LPIPS keeps of it left out, over several sizes."""
+    terms = {"structure": Perceptual("structure"), "lpips": random_perceptual(bench.device)}
     size = bench.sizes[0]
     for kind, (side, frames, count) in itertools.product(
         ("structure", "lpips"), ((size, 8, 10), (2 * size, 8, 10), (size, 2, 10), (size, 8, 3))
@@ -209,9 +209,8 @@ def memory(bench: Bench) -> None:
         gc.collect()
         before = torch.cuda.memory_allocated() if bench.cuda else 0
         overrides = (f"render.size={side}", f"loop.batch_frames={frames}", f"avatar.gaussians_per_triangle={count}")
-        trainer = trainer_with_clips(bench, *overrides, "loss.perceptual_kind=structure")
-        if kind == "lpips":
-            trainer._loss.perceptual = perceptual
+        trainer = trainer_with_clips(bench, terms[kind], *overrides)
+        for _ in range(4 if kind == "lpips" else 0):
             trainer.step()  # compiles; what that needs for a moment is no part of training
         if bench.cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -219,7 +218,7 @@ def memory(bench: Bench) -> None:
             trainer.step()
         name = f"{kind}, {side}², {frames} frames, {len(trainer.gaussians)} Gaussians"
         if bench.cuda:
-            dataset = sum(pictures.nbytes for pictures in trainer._clips.values())
+            dataset = trainer._features.nbytes + sum(pictures.nbytes for pictures in trainer._clips.values())
             bench.note(name, (torch.cuda.max_memory_allocated() - before - dataset) / 1e9, "GB")
         del trainer
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ def _pictures(height: int, width: int) -> tuple[Tensor, Tensor]:
     return renders, (renders + 0.1 * torch.randn(renders.shape, generator=generator)).clamp(-1, 1)
 
 
-def _gradient(term: nn.Module, renders: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _gradient(term: Callable[..., Tensor], renders: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     leaf = renders.clone().requires_grad_()
     distances = term(leaf, targets).flatten()
     (distances * distances.new_tensor([1.0, 0.3])).sum().backward()
@@ -44,6 +46,19 @@ def test_distances_and_gradients_are_the_packages(network: nn.Module, size: tupl
     distances, gradient = _gradient(term, renders.double(), targets.double())
     torch.testing.assert_close(distances, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient, direction, rtol=1e-6, atol=1e-6 * direction.abs().max().item())
+
+
+def test_features_that_are_known_change_nothing(network: nn.Module) -> None:
+    renders, targets = (pictures.double() for pictures in _pictures(37, 43))
+    expected, direction = _reference(network, renders, targets)
+    term = HalfPrecisionLpips(copy.deepcopy(network).double(), torch.float64, torch.float64, compiled=False)
+    known = term.coarse_features(targets)
+    assert [part.shape[1:] for part in known] == [(9, 10, 256), (4, 5, 512), (2, 2, 512)]
+    distances, gradient = _gradient(functools.partial(term, known=known), renders, targets)
+    torch.testing.assert_close(distances, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, direction, rtol=1e-6, atol=1e-6 * direction.abs().max().item())
+    other = term.coarse_features(renders)  # they are what is compared, and not the pictures
+    assert (_gradient(functools.partial(term, known=other), renders, targets)[0] < distances).all()
 
 
 def test_gradients_of_equal_pictures_are_zero_and_those_of_dark_features_finite(network: nn.Module) -> None:
@@ -77,6 +92,13 @@ def test_compiled_on_a_gpu(network: nn.Module) -> None:
     renders, targets = _pictures(130, 128)
     expected, direction = _reference(network, renders, targets)
     on_gpu = copy.deepcopy(network).cuda()
-    distances, gradient = _gradient(HalfPrecisionLpips(on_gpu), renders.cuda(), targets.cuda())
+    term = HalfPrecisionLpips(on_gpu)
+    renders, targets = renders.cuda(), targets.cuda()
+    distances, gradient = _gradient(term, renders, targets)
     torch.testing.assert_close(distances.cpu(), expected, rtol=2e-3, atol=0)
     assert _angle(gradient.cpu(), direction) < 4.5
+    known = term.coarse_features(targets)
+    assert all(part.is_contiguous() for part in known)  # frames of them are selected without moving channels
+    again = _gradient(functools.partial(term, known=known), renders, targets)
+    for same, before in zip(again, (distances, gradient), strict=True):
+        torch.testing.assert_close(same, before, rtol=1e-3, atol=1e-3 * before.abs().max().item())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -81,6 +82,7 @@ class ReconstructionLoss:
         visible: Tensor | None = None,
         alphas: Tensor | None = None,
         mattes: Tensor | None = None,
+        known: Sequence[Tensor] | None = None,
     ) -> LossTerms:
         """Loss of one training step.
 
@@ -91,11 +93,12 @@ class ReconstructionLoss:
             visible: Gaussians drawn ``[N]`` bool, see :func:`drawn`.
             alphas: rendered alphas ``[..., H, W, 1]``; used with ``mattes`` only.
             mattes: portrait's matte ``[..., H, W, 1]`` in [0, 1]; None for clips that have none.
+            known: what the perceptual term has found in these targets before.
         """
         config = self.config
         weighted = {"l1": (config.l1, (renders - targets).abs().mean()), **self._regularisers(avatar, visible)}
         if self.perceptual.kind != "none":
-            weighted["perceptual"] = (config.perceptual, self.perceptual(renders, targets))
+            weighted["perceptual"] = (config.perceptual, self.perceptual(renders, targets, known))
         if alphas is not None and mattes is not None:
             weighted["alpha"] = (config.alpha, (alphas - mattes).abs().mean())
         return _sum(weighted)

@@ -9,6 +9,7 @@ range. Autograd has one type for both, hence a function with a backward of its o
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+_FINE = 2  # slices whose features are not worth keeping: four fifths of the memory, a third of the arithmetic
 _TINY = 1e-20  # keeps the root of a feature's squared length differentiable at 0; LPIPS adds its root after
 
 
@@ -46,29 +48,47 @@ class HalfPrecisionLpips(nn.Module):
         convolutions: list[list[Any]] = [[layer for layer in part if isinstance(layer, nn.Conv2d)] for part in slices]
         self.layers = [[(_of(c.weight, forward_dtype), _of(c.bias, forward_dtype)) for c in p] for p in convolutions]
         self.transposed = [[_of(c.weight, backward_dtype) for c in part] for part in convolutions]
-        self._forward, self._backward = self._distances, self._gradient
+        self._forward, self._backward, self._coarse = self._distances, self._gradient, self._coarse_features
         if compiled:
+            self._coarse = torch.compile(self._coarse, dynamic=False)
             self._forward = torch.compile(self._forward, dynamic=False)
             self._backward = torch.compile(self._backward, dynamic=False)
 
-    def forward(self, renders: Tensor, targets: Tensor) -> Tensor:
-        """Distance ``[B]`` of pictures ``[B, 3, H, W]`` in [-1, 1], differentiable in ``renders``."""
-        return _Distances.apply(renders, targets.detach(), self)  # type: ignore[no-untyped-call,no-any-return]
+    def forward(self, renders: Tensor, targets: Tensor, known: Sequence[Tensor] | None = None) -> Tensor:
+        """Distance ``[B]`` of pictures ``[B, 3, H, W]`` in [-1, 1], differentiable in ``renders``.
 
-    def _distances(self, renders: Tensor, targets: Tensor) -> tuple[Tensor, list[list[Tensor]], list[Tensor]]:
+        Args:
+            renders: the pictures.
+            targets: what they are compared with.
+            known: :meth:`coarse_features` of the targets, which are computed without them.
+        """
+        return _Distances.apply(renders, targets.detach(), known, self)  # type: ignore[no-untyped-call,no-any-return]
+
+    @torch.no_grad()
+    def coarse_features(self, pictures: Tensor) -> list[Tensor]:
+        """Features ``[B, h, w, C]`` of pictures ``[B, 3, H, W]`` in [-1, 1], from a quarter of the resolution on."""
+        return self._coarse(pictures)
+
+    def _coarse_features(self, pictures: Tensor) -> list[Tensor]:
+        return [part[-1].movedim(1, -1) for part in self._features(pictures)[_FINE:]]
+
+    def _distances(
+        self, renders: Tensor, targets: Tensor, known: Sequence[Tensor] | None
+    ) -> tuple[Tensor, list[list[Tensor]], list[Tensor]]:
         """Distances ``[B]``, the renders' features after every convolution by slice, the targets' that are compared."""
         features = self._features(renders)
-        other = [part[-1] for part in self._features(targets)]
+        other = [part[-1] for part in self._features(targets, None if known is None else _FINE)]
+        other += [x.movedim(-1, 1) for x in known or ()]
         distances = renders.new_zeros(len(renders))
         for part, y, weight in zip(features, other, self.weights, strict=True):
             distances = distances + ((_unit(part[-1])[0] - _unit(y)[0]).square() * weight).sum(1).mean((1, 2))
         return distances, features, other
 
-    def _features(self, pictures: Tensor) -> list[list[Tensor]]:
+    def _features(self, pictures: Tensor, slices: int | None = None) -> list[list[Tensor]]:
         limit = torch.finfo(self._dtype).max
         x = ((pictures - self.shift) / self.scale).to(self._dtype, memory_format=torch.channels_last)
         result: list[list[Tensor]] = []
-        for part in self.layers:
+        for part in self.layers[:slices]:
             x = functional.max_pool2d(x, 2) if result else x
             result.append([])
             for weight, bias in part:
@@ -97,18 +117,20 @@ class HalfPrecisionLpips(nn.Module):
 
 class _Distances(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, renders: Tensor, targets: Tensor, term: HalfPrecisionLpips) -> Tensor:
-        distances, features, other = term._forward(renders, targets)
+    def forward(
+        ctx: Any, renders: Tensor, targets: Tensor, known: Sequence[Tensor] | None, term: HalfPrecisionLpips
+    ) -> Tensor:
+        distances, features, other = term._forward(renders, targets, known)
         ctx.term = term
         ctx.save_for_backward(*(x for part in features for x in part), *other)
         return distances
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, share: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, share: Tensor) -> tuple[Tensor, None, None, None]:
         saved = list(ctx.saved_tensors)
         features = [[saved.pop(0) for _ in part] for part in ctx.term.layers]
-        return ctx.term._backward(features, saved, share), None, None
+        return ctx.term._backward(features, saved, share), None, None, None
 
 
 def _of(parameter: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,15 +57,31 @@ class Perceptual(nn.Module):
         if weights is not None:
             self.network = accelerated(lpips_network(weights), torch.device(device))
 
-    def forward(self, renders: Tensor, targets: Tensor) -> Tensor:
-        """Mean distance, a scalar, of pictures ``[..., H, W, 3]`` in [0, 1]."""
+    def known(self, targets: Tensor) -> list[Tensor] | None:
+        """What :meth:`forward` need not compute again for the same targets ``[B, H, W, 3]``: parts ``[B, ...]``.
+
+        None where that would spare nothing, or the distance has no such parts.
+        """
+        if isinstance(self.network, HalfPrecisionLpips):
+            return self.network.coarse_features(2 * targets.movedim(-1, 1) - 1)
+        return None
+
+    def forward(self, renders: Tensor, targets: Tensor, known: Sequence[Tensor] | None = None) -> Tensor:
+        """Mean distance, a scalar, of pictures ``[..., H, W, 3]`` in [0, 1].
+
+        Args:
+            renders: the pictures.
+            targets: what they are compared with.
+            known: :meth:`known` of the targets.
+        """
         x, y = renders.flatten(0, -4), targets.flatten(0, -4)
         if self.kind == "none":
             return x.new_zeros(())
         if self.network is None:
             return structure(x, y)
         x, y = (2 * v.movedim(-1, 1) - 1 for v in (x, y))
-        return self.network(x, y).mean()
+        given = () if known is None else (known,)
+        return self.network(x, y, *given).mean()
 
 
 def structure(x: Tensor, y: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ from zero1toa.symgen.portrait_target import PORTRAIT, PortraitTarget
 from zero1toa.symgen.portrait_trust import calm
 from zero1toa.symgen.posing import PosedClips
 from zero1toa.symgen.result import LossCurve
+from zero1toa.symgen.target_features import TargetFeatures
 from zero1toa.types import ClipSpec, LandmarkTrack, Portrait, Receipt, RefineRequest, SampleKey, Stage
 
 Fetch = Callable[[SampleKey, int], tuple[NDArray[np.uint8], int]]
@@ -151,6 +152,7 @@ class Reconstruction:
         self._losses: dict[str, float] = {}  # the newest that were read
 
         self._clips: dict[SampleKey, Tensor] = {}  # uint8 [T, H, W, 3] on the device
+        self._features = TargetFeatures(self._loss.perceptual.known, config.loop.batch_frames)
         self._open: dict[SampleKey, int] = {}  # open frames of the version that is trained on
         self.versions: dict[SampleKey, int] = {}
         self._requested: dict[SampleKey, int] = {}
@@ -222,8 +224,10 @@ class Reconstruction:
             if key != PORTRAIT and self._distillation is not None:
                 terms = self._distil(self._distillation, key, shown, renders, visible)
             elif key != PORTRAIT:
-                targets = self._clips[key].index_select(0, send(frames, self._device)).float() / 255
-                terms = self._loss(renders, targets, self.gaussians, visible)
+                clip, places = self._clips[key], send(frames, self._device)
+                known = self._features.of(key, clip, places)
+                targets = clip.index_select(0, places).float() / 255
+                terms = self._loss(renders, targets, self.gaussians, visible, known=known)
             else:
                 targets = self._target.of(renders, alphas)
                 terms = self._loss(renders, targets, self.gaussians, visible, alphas, self._target.matte)
@@ -469,6 +473,7 @@ class Reconstruction:
         if self._grey:  # a diffusion model tints what it refines, and the portrait cannot say which tint is wrong
             frames = frames.mean(-1, keepdims=True).round().astype(np.uint8).repeat(3, -1)
         self._clips[key] = torch.from_numpy(np.array(frames)).to(self._device)
+        self._features.forget(key)
         self._open[key] = unlocked
         self.versions[key] = version
 
