@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zero1toa.diffusion import aniportrait, follow_your_emoji
+from zero1toa.diffusion import aniportrait, echomimic, follow_your_emoji
 from zero1toa.diffusion.animator.backbone import AnimatorBackbone, AnimatorControl, AnimatorReference
 from zero1toa.diffusion.animator.config import (
     LATENT_CHANNELS,
@@ -23,10 +23,10 @@ from zero1toa.diffusion.animator.config import (
 from zero1toa.diffusion.animator.networks import AnimatorNetworks, build_networks
 from zero1toa.diffusion.registry import register
 
-NAMES = ("follow_your_emoji", "aniportrait")
+MODULES = {"follow_your_emoji": follow_your_emoji, "aniportrait": aniportrait, "echomimic": echomimic}
+NAMES = tuple(MODULES)
 RANDOM = "random_follow_your_emoji"
 """Registry name of Follow-Your-Emoji's networks with random weights; see :func:`register_random`."""
-MODULES = {"follow_your_emoji": follow_your_emoji, "aniportrait": aniportrait}
 
 
 def sizes(name: str, tiny: bool) -> AnimatorConfig:
@@ -34,14 +34,19 @@ def sizes(name: str, tiny: bool) -> AnimatorConfig:
     config: AnimatorConfig = MODULES[name].CONFIG
     if not tiny:
         return config
-    image = 40 if config.denoiser.image_channels else None
-    unet = UNetConfig((32, 64, 128, 128), heads=4, groups=8, prompt_channels=24, image_channels=image)
+
+    def tiny_unet(unet: UNetConfig) -> UNetConfig:
+        small = UNetConfig((32, 64, 128, 128), heads=4, groups=8, motion=unet.motion, prompt_scale=unet.prompt_scale)
+        prompt, image = unet.prompt_channels and 24, unet.image_channels and 40
+        return dataclasses.replace(small, prompt_channels=prompt, image_channels=image)
+
+    encoder = ImageEncoderConfig(40, 80, layers=2, heads=4, patch=32, projection=24)
     return dataclasses.replace(
         config,
-        denoiser=dataclasses.replace(unet, motion=True),
-        reference=unet,
+        denoiser=tiny_unet(config.denoiser),
+        reference=tiny_unet(config.reference),
         pose_guider=None if config.pose_guider is None else PoseGuiderConfig(32, 2, 16, 8),
-        image_encoder=ImageEncoderConfig(40, 80, layers=2, heads=4, patch=32, projection=24),
+        image_encoder=None if config.image_encoder is None else encoder,
         autoencoder=AutoencoderConfig((8, 8, 16, 16), layers=1, groups=4),
     )
 
@@ -66,10 +71,12 @@ def assemble(
     name: str, networks: AnimatorNetworks, device: torch.device, dtype: torch.dtype, **options: Any
 ) -> AnimatorBackbone:
     """The backbone over given networks."""
-    module = MODULES[name]
     if name == "aniportrait":
-        return aniportrait.AniPortrait(module.SPEC, networks, device, dtype, **options)
-    return follow_your_emoji.FollowYourEmoji(module.SPEC, module.STYLE, networks, device, dtype, **options)
+        return aniportrait.AniPortrait(aniportrait.SPEC, networks, device, dtype, **options)
+    if name == "echomimic":
+        return echomimic.EchoMimic(echomimic.SPEC, echomimic.STYLE, networks, device, dtype, **options)
+    module = follow_your_emoji
+    return module.FollowYourEmoji(module.SPEC, module.STYLE, networks, device, dtype, **options)
 
 
 def random_networks(name: str, tiny: bool, device: torch.device, dtype: torch.dtype) -> AnimatorNetworks:
@@ -87,10 +94,11 @@ def random_backbone(
     return assemble(name, random_networks(name, tiny, device, dtype), device, dtype, **options)
 
 
-def prompt_of(name: str, config: AnimatorConfig, clips: int, device: torch.device | str) -> Tensor:
-    """Tokens as the image encoder would give them."""
+def prompt_of(name: str, config: AnimatorConfig, clips: int, device: torch.device | str) -> Tensor | None:
+    """Tokens as the image encoder would give them; None where there is none."""
     encoder = config.image_encoder
-    assert encoder is not None
+    if encoder is None:
+        return None
     if name == "follow_your_emoji":
         shape = (clips, (224 // encoder.patch) ** 2 + 1, encoder.channels)
     else:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from zero1toa.config import Config, DiffusionConfig
-from zero1toa.diffusion.facts import parameter_counts
+from zero1toa.diffusion.facts import backbone_spec, parameter_counts
 from zero1toa.errors import ConfigError, DeviceMemoryError
 
 _GIB = 2**30
@@ -42,12 +42,18 @@ class MeasuredPeak:
     prepared: float
 
 
-_SOURCE = "one NVIDIA H200, 2026-11-30, clips of 16 frames at 512 pixels (docs/performance.md)"
+_SOURCE = "one NVIDIA H200, 2026-11-30, clips of {} frames at 512 pixels (docs/performance.md)"
 _PREPARED = 1.737e9  # counted: 16 values of two bytes for each pair of channels of a residual block's convolutions
 
+
+def _peak(frames: int, one: float, two: float) -> MeasuredPeak:
+    return MeasuredPeak(_SOURCE.format(frames), frames, one, two, _PREPARED)
+
+
 PEAKS: dict[str, MeasuredPeak] = {
-    "follow_your_emoji": MeasuredPeak(_SOURCE, frames=16, one=10.76e9, two=11.53e9, prepared=_PREPARED),
-    "aniportrait": MeasuredPeak(_SOURCE, frames=16, one=11.45e9, two=12.27e9, prepared=_PREPARED),
+    "follow_your_emoji": _peak(16, 10.76e9, 11.53e9),
+    "aniportrait": _peak(16, 11.45e9, 12.27e9),
+    "echomimic": _peak(12, 9.95e9, 10.55e9),
 }
 """Peaks by backbone; the others were not measured."""
 
@@ -69,9 +75,11 @@ def weights_gib(backbone: str, dtype: str) -> float:
 def activations_gib(diffusion: DiffusionConfig, frames: int) -> float | None:
     """Peak of refining one clip beyond the weights, in GiB; None where it was not measured.
 
-    Frames between and below one and two measured clips lie on the line through both; beyond two clips nothing was
-    measured, and the figure stays at theirs. Without the package's kernels, which float32 goes without as well, it is
-    less by the weights that these hold in a form of their own. For the rest float32 has bfloat16's, and takes more.
+    Frames between and below one and two measured clips lie on the line through both. A longer clip than the backbone
+    takes at once goes through it in windows, for which what a window takes is a least figure (16 frames of EchoMimic,
+    which takes 12, were measured: 0.08 GB more); beyond two measured clips the figure stays at theirs. Without the
+    package's kernels, which float32 goes without as well, it is less by the weights that these hold in a form of their
+    own. For the rest float32 has bfloat16's, and takes more.
 
     Args:
         diffusion: backbone, type and options.
@@ -81,7 +89,8 @@ def activations_gib(diffusion: DiffusionConfig, frames: int) -> float | None:
     if peak is None:
         return None
     slope = (peak.two - peak.one) / peak.frames
-    total = peak.one + slope * (min(frames, 2 * peak.frames) - peak.frames)
+    at_once = min(frames, backbone_spec(diffusion.backbone).max_frames, 2 * peak.frames)
+    total = peak.one + slope * (at_once - peak.frames)
     if diffusion.dtype == "float32" or diffusion.options.get("compiled") is False:
         total -= peak.prepared
     return total / _GIB - weights_gib(diffusion.backbone, "bfloat16")

@@ -127,8 +127,11 @@ def _memory_note(name: str, dtype: str, frames: int, activations: float | None) 
     if activations is None:
         return f"memory: weights and dataset are counted; activations of '{name}' were not measured and come on top"
     note = f"memory: activations after a measurement on {PEAKS[name].source}"
-    if frames != PEAKS[name].frames:
-        note += f", for {frames} frames on the line through one and two such clips at once"
+    at_once = min(frames, backbone_spec(name).max_frames)
+    if at_once != PEAKS[name].frames:
+        note += f", for {at_once} frames on the line through one and two such clips at once"
+    if at_once != frames:
+        note += f"; clips of {frames} frames go through it in windows of {at_once}"
     return f"{note}, in bfloat16; float32 takes more" if dtype == "float32" else note
 
 

@@ -46,7 +46,7 @@ class TrainingRate:
         size: side of the pictures in pixels.
         gaussians: number of Gaussians.
         frames: pictures in an iteration.
-        lpips: seconds with LPIPS.
+        lpips: seconds with LPIPS, which has seen the clip's frames before.
         without: seconds without a perceptual term.
     """
 
@@ -59,44 +59,56 @@ class TrainingRate:
     without: float
 
 
+_GPU = "one NVIDIA H200"
 _SOURCE = (
-    "2026-11-30, torch 2.11, bfloat16, clips of 16 frames at 512 pixels, random weights of the real size "
+    "2026-11-30, torch 2.11, bfloat16, clips of {} frames at 512 pixels, random weights of the real size "
     "(docs/performance.md)"
 )
 
 DIFFUSION: dict[str, DiffusionRate] = {
     "follow_your_emoji": DiffusionRate(
-        gpu="one NVIDIA H200",
-        source=_SOURCE,
+        gpu=_GPU,
+        source=_SOURCE.format(16),
         frames=16,
         single_teraflop=19.794,
         guided_teraflop=37.029,
-        single=0.0415,
-        guided=0.0727,
-        encode=0.0441,
-        decode=0.0742,
+        single=0.0411,
+        guided=0.0715,
+        encode=0.0433,
+        decode=0.0728,
     ),
     "aniportrait": DiffusionRate(
-        gpu="one NVIDIA H200",
-        source=_SOURCE,
+        gpu=_GPU,
+        source=_SOURCE.format(16),
         frames=16,
         single_teraflop=19.195,
         guided_teraflop=36.429,
-        single=0.0397,
-        guided=0.0710,
-        encode=0.0442,
-        decode=0.0738,
+        single=0.0396,
+        guided=0.0701,
+        encode=0.0437,
+        decode=0.0727,
+    ),
+    "echomimic": DiffusionRate(
+        gpu=_GPU,
+        source=_SOURCE.format(12),
+        frames=12,
+        single_teraflop=14.391,
+        guided_teraflop=27.313,
+        single=0.0307,
+        guided=0.0555,
+        encode=0.0340,
+        decode=0.0568,
     ),
 }
-"""Rates by backbone; both animators have the same autoencoder. The others were never timed alone on a named GPU."""
+"""Rates by backbone, of the longest clip up to 16 frames that it takes at once."""
 
 TRAINING = TrainingRate(
-    gpu="one NVIDIA H200",
+    gpu=_GPU,
     source="2026-11-30, torch 2.11, gsplat 1.5.3, 120 560 Gaussians, 8 frames at 512 pixels (docs/performance.md)",
     size=512,
     gaussians=120_560,
     frames=8,
-    lpips=0.0155,
-    without=0.0066,
+    lpips=0.0140,
+    without=0.0058,
 )
 """Rate of training; landmarks, previews, checkpoints and the dataset's files come on top."""
