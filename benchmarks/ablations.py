@@ -31,7 +31,7 @@ from torch import nn
 
 from zero1toa.avatar.bundle import read_bundle
 from zero1toa.config import Config, config_folder, load
-from zero1toa.diffusion.unet import CompactUNet
+from zero1toa.diffusion.compact_unet import CompactDenoiser
 from zero1toa.evaluation.playback import AvatarPlayer
 from zero1toa.evaluation.synthetic import held_out_subject
 from zero1toa.head.registry import load_head
@@ -161,9 +161,9 @@ def counted() -> Iterator[dict[str, int]]:
     """Count the frames that go through the denoising network in the block."""
     count = {"frames": 0}
 
-    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], _: Any) -> None:
-        if isinstance(module, CompactUNet):
-            count["frames"] += inputs[0].shape[0] * inputs[0].shape[1]
+    def hook(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(module, CompactDenoiser):
+            count["frames"] += output.shape[0] * output.shape[1]
 
     handle = torch.nn.modules.module.register_module_forward_hook(hook)
     try:

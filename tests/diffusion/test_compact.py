@@ -8,16 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from zero1toa.diffusion.animator.attention import KeyValue, LayerContext, to_map, to_tokens
+from zero1toa.diffusion.animator.config import UNetConfig
+from zero1toa.diffusion.animator.lean import LeanMotionModule, LeanTransformer
 from zero1toa.diffusion.autoencoder import AutoencoderConfig
 from zero1toa.diffusion.compact import CompactBackbone, CompactModel, read_weights, save_weights
 from zero1toa.diffusion.protocol import VideoBackbone
 from zero1toa.diffusion.sampling import refine_latents
-from zero1toa.diffusion.unet import UNetConfig
 from zero1toa.errors import AssetError
 
 TINY = (
     AutoencoderConfig(encoder_widths=(16, 16), decoder_widths=(16, 16)),
-    UNetConfig(widths=(16, 32), head_dim=8, time_channels=32, guider_channels=16),
+    UNetConfig(channels=(16, 32), groups=16, prompt_channels=None, motion=True, lean=True, head_width=8),
 )
 
 
@@ -47,7 +49,7 @@ def _inputs(batch: int = 2, frames: int = 3, size: int = 32) -> tuple[torch.Tens
     return clip, maps, image, latents
 
 
-def test_protocol_and_shapes_at_any_size_divisible_by_16(backbone: CompactBackbone) -> None:
+def test_protocol_and_shapes_at_any_size_that_the_coarsest_cells_divide(backbone: CompactBackbone) -> None:
     assert isinstance(backbone, VideoBackbone)
     for size in (32, 48):
         clip, maps, image, _ = _inputs(size=size)
@@ -60,8 +62,8 @@ def test_protocol_and_shapes_at_any_size_divisible_by_16(backbone: CompactBackbo
         frames = backbone.decode(out)
         assert frames.shape == clip.shape
         assert 0 <= float(frames.min()) <= float(frames.max()) <= 1
-    with pytest.raises(ValueError, match="divisible by 16"):
-        backbone.encode(torch.zeros(1, 1, 40, 40, 3))
+    with pytest.raises(ValueError, match="divisible by 8, not 40 x 36"):  # two resolutions of cells of 4 pixels
+        backbone.encode(torch.zeros(1, 1, 40, 36, 3))
 
 
 def test_guidance_is_the_formula_over_separate_calls(backbone: CompactBackbone) -> None:
@@ -106,19 +108,19 @@ def test_clips_of_a_batch_do_not_mix_but_frames_of_a_clip_do(backbone: CompactBa
 
 def test_reference_tokens_are_joined_to_keys_and_values() -> None:
     """Against attention written out in float64: queries of a frame over its own and the reference's tokens."""
-    from zero1toa.diffusion.blocks import SpatialTransformer
-
     generator = torch.Generator().manual_seed(0)
-    layer = SpatialTransformer(16, 8).double()
+    layer = LeanTransformer(16, heads=2).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     x = torch.randn(2 * 3, 5, 16, generator=generator).double()
     other = torch.randn(2, 5, 16, generator=generator).double()
-    _, bank = layer(other, 1, None, 0)
-    out, _ = layer(x, 3, bank, 1)  # the first clip sees its reference, the second does not
+    _, features = layer(to_map(other, 5, 1), LayerContext(), 0)
+    known = LayerContext(KeyValue(*(part[:1] for part in layer.attn1.project(features))))
+    mapped, _ = layer(to_map(x, 5, 1), known, 3)  # the first clip's frames see its reference, the second's do not
+    out = to_tokens(mapped)
 
-    q_weight, k_weight, v_weight = layer.to_qkv.weight.chunk(3)
+    q_weight, k_weight, v_weight = layer.attn1.to_qkv.weight.chunk(3)
     for clip in range(2):
         for frame in range(3):
             own = layer.norm1(x[clip * 3 + frame])
@@ -128,35 +130,49 @@ def test_reference_tokens_are_joined_to_keys_and_values() -> None:
                 part = slice(8 * h, 8 * h + 8)
                 q, k, v = own @ q_weight[part].T, tokens @ k_weight[part].T, tokens @ v_weight[part].T
                 heads.append((q @ k.T / 8**0.5).softmax(-1) @ v)
-            mid = x[clip * 3 + frame] + layer.to_out(torch.cat(heads, -1))
+            mid = x[clip * 3 + frame] + layer.attn1.to_out(torch.cat(heads, -1))
             expected = mid + layer.ff_out(torch.nn.functional.gelu(layer.ff_in(layer.norm2(mid))))
             torch.testing.assert_close(out[clip * 3 + frame], expected)
 
 
 def test_motion_attends_over_frames_only() -> None:
     """Against attention over the frames of one pixel at a time, in float64."""
-    from zero1toa.diffusion.blocks import MotionModule, sinusoid
-
     generator = torch.Generator().manual_seed(0)
-    layer = MotionModule(16, 8).double()
+    layer = LeanMotionModule(16, heads=2).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     x = torch.randn(2 * 4, 3, 16, generator=generator).double()
     positions = torch.arange(5, 9)
-    out = layer(x, positions)
-    q_weight, k_weight, v_weight = layer.to_qkv.weight.chunk(3)
+    out = to_tokens(layer(to_map(x, 3, 1), positions))
+    angles = positions.double()[:, None] * 100.0 ** (-torch.arange(8, dtype=torch.float64) / 8)
+    places = torch.cat([angles.cos(), angles.sin()], 1)
+    q_weight, k_weight, v_weight = layer.attn.to_qkv.weight.chunk(3)
     for clip in range(2):
         for pixel in range(3):
             frames = x[clip * 4 : clip * 4 + 4, pixel]
-            tokens = layer.norm(frames) + sinusoid(positions, 16, 100.0).double()
+            tokens = layer.norm(frames) + places
             heads = []
             for h in range(2):
                 part = slice(8 * h, 8 * h + 8)
                 q, k, v = tokens @ q_weight[part].T, tokens @ k_weight[part].T, tokens @ v_weight[part].T
                 heads.append((q @ k.T / 8**0.5).softmax(-1) @ v)
-            expected = frames + layer.to_out(torch.cat(heads, -1))
-            torch.testing.assert_close(out[clip * 4 : clip * 4 + 4, pixel], expected)
+            expected = frames + layer.attn.to_out(torch.cat(heads, -1))
+            torch.testing.assert_close(out[clip * 4 : clip * 4 + 4, pixel], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_read_of_a_clip_is_landmarks_and_source(backbone: CompactBackbone) -> None:
+    """Landmarks may be left out, and a source is a convolution of latents and flag beside them."""
+    unet, (_, maps, _, latents) = backbone.model.unet, _inputs()
+    maps = maps.movedim(-1, -3)
+    flagged = torch.cat([latents, torch.ones_like(latents[:, :, :1])], 2)
+    landmarks, both = unet.guide(maps), unet.guide(maps, flagged)
+    expected = torch.nn.functional.conv2d(flagged.flatten(0, 1).double(), unet.source_in.weight.double(), padding=1)
+    torch.testing.assert_close((both - landmarks).flatten(0, 1).double(), expected, atol=1e-5, rtol=1e-4)
+    shown = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1, 1)
+    assert not unet.guide(maps, None, shown)[1].any()
+    assert torch.equal(unet.guide(maps, None, shown)[0], landmarks[0])
+    torch.testing.assert_close(unet.guide(maps, flagged, shown)[1].double(), expected[3:], atol=1e-5, rtol=1e-4)
 
 
 def test_weights_survive_the_file(tmp_path: Path) -> None:
@@ -196,7 +212,7 @@ def test_default_network_is_small() -> None:
     model = CompactModel()
     count = sum(parameter.numel() for parameter in model.parameters())
     assert 8e6 < count < 11e6
-    assert json.loads(model.metadata()["config"])["unet"]["widths"] == [64, 160, 192]
+    assert json.loads(model.metadata()["config"])["unet"]["channels"] == [64, 160, 192]
 
 
 @pytest.mark.gpu

@@ -39,18 +39,19 @@ class _Oracle:
         self.batch, self.draws = batch, draws
         self.seen: dict[str, torch.Tensor] = {}
 
-    def guide(self, maps: torch.Tensor) -> torch.Tensor:
+    def guide(self, maps: torch.Tensor, source: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+        self.seen = {"source": source, "landmarks": shown}
         return torch.ones(*maps.shape[:2], 1, 8, 8)
 
     def reference(self, latents: torch.Tensor, maps: torch.Tensor) -> None:
         return None
 
-    def __call__(self, noisy, timesteps, positions, features, bank, with_reference, source):
-        self.seen = {"noisy": noisy, "features": features, "source": source}
+    def __call__(self, noisy, timesteps, positions, guided, contexts, with_reference, given):
+        self.seen["noisy"] = noisy
         alpha, sigma = (t[timesteps][:, None, None, None, None] for t in TABLES)
         # With a source the network answers what to add to "the source is right": x0 = source - sigma * output.
         residual = (self.batch.degraded - self.batch.truth) / sigma
-        return torch.where(source[:, :, 4:] > 0, residual, (alpha * noisy - self.batch.truth) / sigma)
+        return torch.where(given[:, None, None, None, None] > 0, residual, (alpha * noisy - self.batch.truth) / sigma)
 
 
 def test_losses_vanish_for_the_exact_answer_and_conditions_are_dropped_as_drawn() -> None:
@@ -72,7 +73,7 @@ def test_losses_vanish_for_the_exact_answer_and_conditions_are_dropped_as_drawn(
     mixed = 0.6 * batch.truth[1] + 0.4 * batch.degraded[1]
     torch.testing.assert_close(noisy[1], alpha[300] * mixed + sigma[300] * draws.noise[1])
     torch.testing.assert_close(noisy[2], alpha[60] * batch.truth[2] + sigma[60] * draws.noise[2])
-    assert oracle.seen["features"].flatten(1).amax(1).tolist() == [1, 0, 1, 1]
+    assert oracle.seen["landmarks"].flatten().tolist() == [1, 0, 1, 1]
     torch.testing.assert_close(oracle.seen["source"][0, :, :4], batch.degraded[0])
     assert float(oracle.seen["source"][0, :, 4].min()) == 1
     assert not oracle.seen["source"][2].any()

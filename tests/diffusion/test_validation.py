@@ -39,7 +39,7 @@ class _Perfect(CompactBackbone):
     def prepare_control(self, maps: torch.Tensor, source: torch.Tensor | None = None) -> None:  # type: ignore[override]
         return None
 
-    def _run(self, latents, timestep, bank, control, with_reference):
+    def run(self, latents, timestep, reference, control, halves):
         from zero1toa.diffusion.schedule import NoiseSchedule
 
         alpha, sigma = NoiseSchedule.from_config(self.spec.scheduler).level(timestep)

@@ -137,7 +137,7 @@ class AniPortrait(AnimatorBackbone):
     def _guide(self, maps: Tensor) -> tuple[Tensor, ...]:
         scaled = (maps.float() * 255).round() if self._raw_maps else maps.float()
         # Clip by clip, so that the statistics of one clip do not reach another.
-        clips = [self.networks.guider(self._images(clip[None], torch.float32)) for clip in scaled * 2 - 1]
+        clips = [self.networks.guider(self.images(clip[None], torch.float32)) for clip in scaled * 2 - 1]
         return tuple(torch.cat(scale).to(self.dtype) for scale in zip(*clips, strict=True))
 
 

@@ -8,9 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zero1toa.diffusion.blocks import zeroed
-
 STRIDE = 4
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with its parameters set to zero, so that a residual branch starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,23 +20,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zero1toa.diffusion.animator.attention import LayerContext
+from zero1toa.diffusion.animator.config import LATENT_CHANNELS, UNetConfig
+from zero1toa.diffusion.animator.guided import GuidedBackbone, Halves
 from zero1toa.diffusion.autoencoder import STRIDE, Autoencoder, AutoencoderConfig
-from zero1toa.diffusion.guidance import guide
+from zero1toa.diffusion.compact_unet import COMPACT_UNET, CompactDenoiser, source_velocity
 from zero1toa.diffusion.landmark_map import draw_control
 from zero1toa.diffusion.protocol import BackboneSpec
 from zero1toa.diffusion.schedule import LINEAR_ZERO_SNR, NoiseSchedule
-from zero1toa.diffusion.unet import CompactUNet, ReferenceBank, UNetConfig, source_velocity
 from zero1toa.errors import AssetError
 from zero1toa.types import LandmarkTrack
 
 WEIGHTS = Path(__file__).parent / "weights" / "compact.safetensors"
-FORMAT = "zero1toa-compact-2"
+FORMAT = "zero1toa-compact-3"
 
 COMPACT_SPEC = BackboneSpec(
     name="compact",
     size=128,
     max_frames=32,
-    latent_channels=AutoencoderConfig().latent_channels,
+    latent_channels=LATENT_CHANNELS,
     latent_stride=STRIDE,
     scheduler=LINEAR_ZERO_SNR,
     steps=10,
@@ -47,9 +49,14 @@ COMPACT_SPEC = BackboneSpec(
 
 @dataclasses.dataclass(frozen=True)
 class CompactControl:
-    """Landmark features ``[B, T, C, h, w]``; latents and flag ``[B, T, 5, h, w]`` float32 of the clip being refined."""
+    """What the network reads of a clip.
 
-    features: Tensor
+    Attributes:
+        guided: its landmarks and, if given, the latents of the clip being refined, as features ``[B, T, C, h, w]``.
+        source: these latents ``[B, T, 4, h, w]`` float32.
+    """
+
+    guided: Tensor
     source: Tensor | None
 
 
@@ -59,7 +66,7 @@ class CompactModel(nn.Module):
     def __init__(self, autoencoder: AutoencoderConfig | None = None, unet: UNetConfig | None = None) -> None:
         super().__init__()
         self.autoencoder = Autoencoder(autoencoder or AutoencoderConfig())
-        self.unet = CompactUNet(unet or UNetConfig())
+        self.unet = CompactDenoiser(unet or COMPACT_UNET)
 
     def metadata(self) -> dict[str, str]:
         """What a weights file says about itself."""
@@ -139,31 +146,19 @@ def channels_last(model: CompactModel) -> CompactModel:
     return model
 
 
-class CompactBackbone:
+class CompactBackbone(GuidedBackbone[tuple[LayerContext, ...], CompactControl]):
     """The compact network as a :class:`zero1toa.diffusion.protocol.VideoBackbone`."""
 
     def __init__(
         self, model: CompactModel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        self.spec = COMPACT_SPEC
+        super().__init__(COMPACT_SPEC, model.unet.config, device, dtype)
         self._schedule = NoiseSchedule.from_config(COMPACT_SPEC.scheduler)
-        self._device = torch.device(device)
-        self._dtype = dtype
         model = channels_last(model.to(self._device)).eval().requires_grad_(False)
         statistics = model.autoencoder.mean.clone(), model.autoencoder.std.clone()
         model.to(dtype)
         model.autoencoder.mean, model.autoencoder.std = statistics
         self.model = model
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type in which the networks compute."""
-        return self._dtype
 
     def draw_control(self, landmarks: LandmarkTrack, size: int) -> NDArray[np.uint8]:
         """Landmark maps ``[T, size, size, 3]`` uint8; see :mod:`zero1toa.diffusion.landmark_map`."""
@@ -171,7 +166,7 @@ class CompactBackbone:
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames ``[B, T, H, W, 3]`` in [0, 1], sides divisible by 16, to latents ``[B, T, 4, H/4, W/4]`` float32."""
-        return self.model.autoencoder.encode(self._pixels(frames)).float().unflatten(0, frames.shape[:2])
+        return self.model.autoencoder.encode(self.images(frames)).float().unflatten(0, frames.shape[:2])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -181,67 +176,47 @@ class CompactBackbone:
         return images.float().permute(0, 2, 3, 1).unflatten(0, latents.shape[:2])
 
     @torch.no_grad()
-    def prepare_reference(self, image: Tensor, control: Tensor) -> ReferenceBank:
+    def prepare_reference(self, image: Tensor, control: Tensor) -> tuple[LayerContext, ...]:
         """Keys and values of reference portraits ``[B, H, W, 3]`` with landmark maps of the same shape."""
-        latents = self.model.autoencoder.encode(self._pixels(image[:, None])).to(self._dtype)
-        return self.model.unet.reference(latents, self._pixels(control[:, None]))
+        latents = self.model.autoencoder.encode(self.images(image[:, None])).to(self._dtype)
+        return self.model.unet.reference(latents, self.images(control[:, None]))
 
     @torch.no_grad()
     def prepare_control(self, maps: Tensor, source: Tensor | None = None) -> CompactControl:
         """Landmark features of maps ``[B, T, H, W, 3]``, with the latents of the clip being refined if given."""
-        features = self.model.unet.guide(self._pixels(maps).unflatten(0, maps.shape[:2]))
+        flagged = None
         if source is not None:
-            source = torch.cat([source, torch.ones_like(source[:, :, :1])], 2).to(self._device, torch.float32)
-        return CompactControl(features, source)
+            source = source.to(self._device, torch.float32)
+            flagged = torch.cat([source, torch.ones_like(source[:, :, :1])], 2).to(self._dtype)
+        guided = self.model.unet.guide(self.images(maps).unflatten(0, maps.shape[:2]), flagged)
+        return CompactControl(guided, source)
 
     def window(self, control: CompactControl, frames: Sequence[int]) -> CompactControl:
-        """Landmark features and source of some frames."""
+        """What the network reads of some frames."""
         source = None if control.source is None else control.source[:, list(frames)]
-        return CompactControl(control.features[:, list(frames)], source)
+        return CompactControl(control.guided[:, list(frames)], source)
 
-    def predict(
-        self, latents: Tensor, timestep: int, reference: ReferenceBank, control: CompactControl, *, conditional: bool
-    ) -> Tensor:
-        """The network's v, float32; without ``conditional`` it sees landmarks and source but no reference."""
-        return self._run(latents, timestep, reference, control, len(latents) if conditional else 0)
-
-    def predict_guided(
+    @torch.no_grad()
+    def run(
         self,
         latents: Tensor,
         timestep: int,
-        reference: ReferenceBank,
+        reference: tuple[LayerContext, ...],
         control: CompactControl,
-        guidance: float,
-        rescale: float = 0.0,
+        halves: Halves,
     ) -> Tensor:
-        """:func:`~zero1toa.diffusion.guidance.guide` over one pass; the null branch drops only the reference."""
-        source = None if control.source is None else torch.cat([control.source] * 2)
-        both = CompactControl(torch.cat([control.features] * 2), source)
-        output = self._run(torch.cat([latents] * 2), timestep, reference, both, len(latents))
-        conditional, null = output.chunk(2)
-        return guide(conditional, null, guidance, rescale)
-
-    @torch.no_grad()
-    def _run(
-        self, latents: Tensor, timestep: int, bank: ReferenceBank, control: CompactControl, with_reference: int
-    ) -> Tensor:
-        timesteps = torch.full((len(latents),), timestep, device=self._device)
+        """The network's v; the null half sees landmarks and source but no reference."""
+        seeing, twice = 0 if halves == "null" else len(latents), halves == "both"
+        level = torch.full((1,), timestep, device=self._device)
         positions = torch.arange(latents.shape[1], device=self._device)
-        latents = latents.to(self._device, torch.float32)
-        source = None if control.source is None else control.source.to(self._dtype)
-        unet = self.model.unet
-        x = latents.to(self._dtype)
-        output = unet(x, timesteps, positions, control.features, bank, with_reference, source).float()
-        if control.source is None:
+        latents, source = latents.to(self._device, torch.float32), control.source
+        given = None if source is None else torch.ones(len(latents), device=self._device)
+        x, guided = latents.to(self._dtype), control.guided
+        output = self.model.unet(x, level, positions, guided, reference, seeing, given, twice).float()
+        if source is None:
             return output
-        return output + source_velocity(latents, control.source[:, :, :-1], *self._schedule.level(timestep))
-
-    def _pixels(self, frames: Tensor) -> Tensor:
-        """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]`` in the network's type, laid out channels last."""
-        height, width = frames.shape[-3:-1]
-        if height % 16 or width % 16:
-            raise ValueError(f"frame sides must be divisible by 16, not {height} x {width}")
-        return frames.flatten(0, 1).to(self._device, self._dtype).permute(0, 3, 1, 2)
+        shortcut = source_velocity(latents, source, *self._schedule.level(timestep))
+        return output + shortcut.repeat(1 + twice, 1, 1, 1, 1)
 
 
 def load(device: torch.device, dtype: torch.dtype) -> CompactBackbone:

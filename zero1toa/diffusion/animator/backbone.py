@@ -6,7 +6,6 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,13 +17,10 @@ from zero1toa.diffusion.animator import autoencoder
 from zero1toa.diffusion.animator.acceleration import accelerate, recorded_kernels
 from zero1toa.diffusion.animator.attention import KeyValue, LayerContext
 from zero1toa.diffusion.animator.drawing import DrawingStyle, draw_track
+from zero1toa.diffusion.animator.guided import GuidedBackbone, Halves
 from zero1toa.diffusion.animator.networks import AnimatorNetworks
-from zero1toa.diffusion.guidance import guide
 from zero1toa.diffusion.protocol import BackboneSpec
 from zero1toa.types import LandmarkTrack
-
-Halves: TypeAlias = Literal["conditional", "null", "both"]
-"""Predictions of classifier-free guidance: of the clips as conditioned, unconditional, or first those, then these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +51,7 @@ class AnimatorControl:
     prompt: Tensor | None = None
 
 
-class AnimatorBackbone(abc.ABC):
+class AnimatorBackbone(GuidedBackbone[AnimatorReference, AnimatorControl]):
     """A portrait animator.
 
     Subclasses say how a portrait becomes a prompt and landmark maps become features, and what an unconditional
@@ -86,11 +82,9 @@ class AnimatorBackbone(abc.ABC):
         half_reference: bool = False,
         compiled: bool = False,
     ) -> None:
-        self.spec = spec
+        super().__init__(spec, networks.denoiser.config, device, dtype)
         self.style = style
         self.networks = networks
-        self._device = torch.device(device)
-        self._dtype = dtype
         self._half_reference = half_reference
         networks.prepare(self._device, dtype)
         self.replay: Replay | None = None
@@ -98,16 +92,6 @@ class AnimatorBackbone(abc.ABC):
             accelerate(networks, self._device, dtype)
             kernels = functools.partial(recorded_kernels, self._device)
             self.replay = Replay(self.evaluate, self._device, kernels)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type in which the networks compute."""
-        return self._dtype
 
     @abc.abstractmethod
     def portrait_prompt(self, image: Tensor) -> Tensor | None:
@@ -123,7 +107,7 @@ class AnimatorBackbone(abc.ABC):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames ``[B, T, H, W, 3]`` in [0, 1], sides divisible by 64, to latents ``[B, T, 4, H/8, W/8]`` float32."""
-        latents = autoencoder.encode(self.networks.autoencoder, self._images(frames))
+        latents = autoencoder.encode(self.networks.autoencoder, self.images(frames))
         return latents.float().unflatten(0, frames.shape[:2])
 
     @torch.no_grad()
@@ -157,7 +141,7 @@ class AnimatorBackbone(abc.ABC):
     @torch.no_grad()
     def prepare_control(self, maps: Tensor, source: Tensor | None = None) -> AnimatorControl:
         """Landmark features of maps ``[B, T, H, W, 3]`` in [0, 1]; the clip's latents are not read."""
-        return AnimatorControl(maps.shape[1], self.networks.guider(self._images(maps)))
+        return AnimatorControl(maps.shape[1], self.networks.guider(self.images(maps)))
 
     def window(self, control: AnimatorControl, frames: Sequence[int]) -> AnimatorControl:
         """Landmark features of some frames of the clips."""
@@ -169,35 +153,11 @@ class AnimatorBackbone(abc.ABC):
         prompt = None if control.prompt is None else control.prompt.index_select(1, index)
         return AnimatorControl(len(index), features, prompt=prompt)
 
-    def predict(
-        self,
-        latents: Tensor,
-        timestep: int,
-        reference: AnimatorReference,
-        control: AnimatorControl,
-        *,
-        conditional: bool,
-    ) -> Tensor:
-        """The network's v, float32; without ``conditional`` it sees neither reference nor prompt."""
-        return self._run(latents, timestep, reference, control, "conditional" if conditional else "null")
-
-    def predict_guided(
-        self,
-        latents: Tensor,
-        timestep: int,
-        reference: AnimatorReference,
-        control: AnimatorControl,
-        guidance: float,
-        rescale: float = 0.0,
-    ) -> Tensor:
-        """:func:`~zero1toa.diffusion.guidance.guide` over one pass."""
-        conditional, null = self._run(latents, timestep, reference, control, "both").chunk(2)
-        return guide(conditional, null, guidance, rescale)
-
     @torch.no_grad()
-    def _run(
+    def run(
         self, latents: Tensor, timestep: int, reference: AnimatorReference, control: AnimatorControl, halves: Halves
     ) -> Tensor:
+        """The denoiser's v; the null half sees neither reference nor prompt."""
         level = torch.full((1,), timestep, device=self._device)
         contexts = reference.layers
         if control.prompt is not None:
@@ -238,13 +198,6 @@ class AnimatorBackbone(abc.ABC):
         """Contexts that read a prompt of each frame ``[B, T, n, D]`` instead of the identity's."""
         projected: tuple[KeyValue, ...] = self.networks.denoiser.project_prompt(prompt.flatten(0, 1))
         return tuple(layer._replace(prompt=own) for layer, own in zip(contexts, projected, strict=True))
-
-    def _images(self, frames: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """``[B, T, H, W, 3]`` to ``[B * T, 3, H, W]``, laid out channels last; in the networks' type by default."""
-        height, width = frames.shape[-3:-1]
-        if height % 64 or width % 64:
-            raise ValueError(f"frame sides must be divisible by 64, not {height} x {width}")
-        return frames.flatten(0, 1).to(self._device, dtype or self._dtype).permute(0, 3, 1, 2)
 
 
 def _known(control: AnimatorControl) -> tuple[Tensor, ...]:

@@ -7,10 +7,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """A Stable Diffusion 1.5 UNet, with or without motion modules.
+    """A UNet of Stable Diffusion's family; by default that of Stable Diffusion 1.5, with or without motion modules.
 
     Attributes:
-        channels: channels of the four resolutions.
+        channels: channels of the resolutions, finest first.
         heads: heads of the spatial attention, so that its head width grows with the channels.
         groups: groups of every group normalisation.
         prompt_channels: width of the tokens of the cross-attention; None leaves it out.
@@ -18,15 +18,20 @@ class UNetConfig:
         motion: whether a motion module follows each layer.
         image_channels: width of the image encoder's tokens that ``clip_fc`` brings to ``prompt_channels``; None for a
             network without ``clip_fc``.
+        lean: the layers of a small network, see :mod:`zero1toa.diffusion.animator.lean`: one for each resolution, down
+            and up, all of them with attention, and without a prompt.
+        head_width: channels of a head of a lean network's attentions, in place of ``heads``; divides every width.
     """
 
-    channels: tuple[int, int, int, int] = (320, 640, 1280, 1280)
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
     heads: int = 8
     groups: int = 32
     prompt_channels: int | None = 768
     prompt_scale: float = 1.0
     motion: bool = False
     image_channels: int | None = None
+    lean: bool = False
+    head_width: int = 32
 
 
 LATENT_CHANNELS = 4

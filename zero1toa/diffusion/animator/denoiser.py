@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,11 +21,6 @@ class Denoiser(UNet):
         super().__init__(config)
         self.conv_norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(config.channels[0], LATENT_CHANNELS, 3, padding=1)
-
-    def project_reference(self, features: Sequence[Tensor]) -> tuple[KeyValue, ...]:
-        """Keys and values of a reference's features, one ``[B, m, C]`` per spatial transformer."""
-        pairs = zip(self.transformers(), features, strict=True)
-        return tuple(layer.attn1.project(tokens) for layer, tokens in pairs)
 
     def project_prompt(self, tokens: Tensor) -> tuple[KeyValue, ...]:
         """Keys and values of prompt tokens ``[B, n, D]`` in each spatial transformer."""
@@ -64,7 +57,8 @@ class Denoiser(UNet):
         frames = latents.shape[1]
         split = with_reference * frames
         flat = latents.flatten(0, 1)
-        x, _ = self.traverse(flat, timestep, frames, control, contexts, split, collect=False, twice=twice)
+        time = self.time_embedding(timestep)
+        x, _ = self.traverse(flat, time, frames, control, contexts, split, collect=False, twice=twice)
         return self.finish(x).unflatten(0, (-1, frames))
 
     def finish(self, x: Tensor) -> Tensor:

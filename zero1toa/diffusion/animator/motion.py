@@ -9,27 +9,38 @@ from zero1toa.diffusion.animator.attention import FeedForward, to_map, to_tokens
 from zero1toa.diffusion.animator.config import MOTION_HEADS, MOTION_LENGTH
 
 
-class TemporalAttention(nn.Module):
+class FrameAttention(nn.Module):
     """Self-attention along the frames, with positions added to its input (to queries, keys and values alike)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+
+    def attend(self, x: Tensor, places: Tensor) -> Tensor:
+        """``x`` ``[B * T, n, C]``, ``places`` what is added to each frame ``[T, C]``."""
+        qkv = self.to_qkv(x.unflatten(0, (-1, len(places))) + places[:, None])
+        # [B, T, n, 3 C] -> three of [B, n, heads, T, d]. The sequences are so short that plain batched products beat
+        # torch's fused kernels, which work on tiles of at least 64 tokens.
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 2, 4, 1, 5)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        attended = scores.softmax(-1).to(v.dtype) @ v
+        return self.to_out(attended.permute(0, 3, 1, 2, 4).flatten(-2).flatten(0, 1))
+
+
+class TemporalAttention(FrameAttention):
+    """Attention along the frames with a table of positions, which a checkpoint brings."""
 
     pe: Tensor
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.to_out = nn.Linear(channels, channels)
-        self.register_buffer("pe", torch.zeros(1, MOTION_LENGTH, channels))  # a checkpoint brings its own
+        super().__init__(channels, MOTION_HEADS)
+        self.register_buffer("pe", torch.zeros(1, MOTION_LENGTH, channels))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """``x`` ``[B * T, n, C]``, ``frames`` T."""
-        placed = x.unflatten(0, (-1, frames)) + self.pe[0, :frames, None]
-        qkv = self.to_qkv(placed)
-        # [B, T, n, 3 C] -> three of [B, n, heads, T, d]. The sequences are so short that plain batched products beat
-        # torch's fused kernels, which work on tiles of at least 64 tokens.
-        q, k, v = qkv.unflatten(-1, (3, MOTION_HEADS, -1)).permute(3, 0, 2, 4, 1, 5)
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        attended = scores.softmax(-1) @ v
-        return self.to_out(attended.permute(0, 3, 1, 2, 4).flatten(-2).flatten(0, 1))
+        return self.attend(x, self.pe[0, :frames])
 
 
 class MotionModule(nn.Module):

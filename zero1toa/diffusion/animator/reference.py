@@ -49,6 +49,6 @@ class ReferenceNet(UNet):
             LayerContext(prompt=None if attention.attn2 is None or prompt is None else attention.attn2.project(prompt))
             for attention in self.transformers()
         )
-        clean = torch.zeros(1, device=latents.device)
-        _, features = self.traverse(latents, clean, 1, (), contexts, len(latents), collect=True)
+        clean = self.time_embedding(torch.zeros(1, device=latents.device))
+        _, features = self.traverse(latents, clean, None, (), contexts, len(latents), collect=True)
         return tuple(features)

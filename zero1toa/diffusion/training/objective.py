@@ -14,8 +14,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from zero1toa.diffusion.compact_unet import CompactDenoiser, source_velocity
 from zero1toa.diffusion.training.settings import TrainingSettings
-from zero1toa.diffusion.unet import CompactUNet, source_velocity
 
 _USUAL_ERROR = 0.2  # squared latent error of a usual degraded clip (about 20 dB): keeps the weights near 1
 
@@ -86,7 +86,7 @@ def draw(latents: Tensor, settings: TrainingSettings, levels: int, generator: to
 
 
 def losses(
-    unet: CompactUNet,
+    unet: CompactDenoiser,
     batch: Batch,
     draws: Draws,
     tables: tuple[Tensor, Tensor],
@@ -114,9 +114,11 @@ def losses(
 
     given = draws.source[:, None, None, None, None].expand_as(batch.truth[:, :, :1])
     source = torch.cat([batch.degraded * given, given], 2).to(dtype)
-    features = unet.guide(_unit(batch.maps, dtype)) * draws.landmarks[:, None, None, None, None].to(dtype)
-    bank = unet.reference(batch.reference.to(dtype), _unit(batch.reference_map, dtype))
-    output = unet(noisy.to(dtype), draws.timesteps, batch.positions, features, bank, with_reference, source).float()
+    guided = unet.guide(_unit(batch.maps, dtype), source, draws.landmarks[:, None, None, None, None].to(dtype))
+    contexts = unet.reference(batch.reference.to(dtype), _unit(batch.reference_map, dtype))
+    output = unet(
+        noisy.to(dtype), draws.timesteps, batch.positions, guided, contexts, with_reference, draws.source
+    ).float()
 
     shortcut = source_velocity(noisy, batch.degraded, alpha, sigma)
     output = torch.where(given > 0, output + shortcut, output)

@@ -6,7 +6,7 @@ import dataclasses
 
 from zero1toa.diffusion.autoencoder import AutoencoderConfig
 from zero1toa.diffusion.compact import CompactModel
-from zero1toa.diffusion.unet import UNetConfig
+from zero1toa.diffusion.compact_unet import COMPACT_UNET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +81,8 @@ class TrainingSettings:
     source_drop: float = 0.15
     encoder_widths: tuple[int, ...] = AutoencoderConfig().encoder_widths
     decoder_widths: tuple[int, ...] = AutoencoderConfig().decoder_widths
-    unet_widths: tuple[int, ...] = UNetConfig().widths
-    head_dim: int = UNetConfig().head_dim
+    unet_widths: tuple[int, ...] = COMPACT_UNET.channels
+    head_dim: int = COMPACT_UNET.head_width
     compile: bool = False
     validation_clips: int = 32
     log_seconds: float = 5.0
@@ -92,7 +92,8 @@ class TrainingSettings:
     def networks(self) -> CompactModel:
         """Untrained networks of these sizes."""
         coder = AutoencoderConfig(encoder_widths=self.encoder_widths, decoder_widths=self.decoder_widths)
-        return CompactModel(coder, UNetConfig(widths=self.unet_widths, head_dim=self.head_dim))
+        unet = dataclasses.replace(COMPACT_UNET, channels=self.unet_widths, head_width=self.head_dim)
+        return CompactModel(coder, unet)
 
     def rehearsal(self) -> TrainingSettings:
         """The same run in one minute, with every part of it: to see that it works and how long a step takes."""
