@@ -72,14 +72,18 @@ def weights_gib(backbone: str, dtype: str) -> float:
     return sum(parameter_counts(backbone).values()) * _BYTES.get(dtype, 2) / _GIB
 
 
+def frames_at_once(backbone: str, frames: int) -> int:
+    """Frames of a clip that a backbone takes at once; a longer clip goes through it in windows of so many."""
+    return min(frames, backbone_spec(backbone).max_frames)
+
+
 def activations_gib(diffusion: DiffusionConfig, frames: int) -> float | None:
     """Peak of refining one clip beyond the weights, in GiB; None where it was not measured.
 
-    Frames between and below one and two measured clips lie on the line through both. A longer clip than the backbone
-    takes at once goes through it in windows, for which what a window takes is a least figure (16 frames of EchoMimic,
-    which takes 12, were measured: 0.08 GB more); beyond two measured clips the figure stays at theirs. Without the
-    package's kernels, which float32 goes without as well, it is less by the weights that these hold in a form of their
-    own. For the rest float32 has bfloat16's, and takes more.
+    Other numbers of frames lie on the line through one and two measured clips. Of a clip that goes through the backbone
+    in windows, what a window takes is a least figure (16 frames of EchoMimic, which takes 12, were measured: 0.08 GB
+    more). Without the package's kernels, which float32 goes without as well, it is less by the weights that these hold
+    in a form of their own. For the rest float32 has bfloat16's, and takes more.
 
     Args:
         diffusion: backbone, type and options.
@@ -89,8 +93,7 @@ def activations_gib(diffusion: DiffusionConfig, frames: int) -> float | None:
     if peak is None:
         return None
     slope = (peak.two - peak.one) / peak.frames
-    at_once = min(frames, backbone_spec(diffusion.backbone).max_frames, 2 * peak.frames)
-    total = peak.one + slope * (at_once - peak.frames)
+    total = peak.one + slope * (frames_at_once(diffusion.backbone, frames) - peak.frames)
     if diffusion.dtype == "float32" or diffusion.options.get("compiled") is False:
         total -= peak.prepared
     return total / _GIB - weights_gib(diffusion.backbone, "bfloat16")

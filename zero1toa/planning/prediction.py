@@ -7,7 +7,7 @@ import dataclasses
 from zero1toa.avatar.initialisation import orders_per_face
 from zero1toa.config import Config
 from zero1toa.diffusion.facts import backbone_spec, parameter_counts
-from zero1toa.diffusion.memory import PEAKS, activations_gib, weights_gib
+from zero1toa.diffusion.memory import PEAKS, activations_gib, frames_at_once, weights_gib
 from zero1toa.head.protocol import HeadModel
 from zero1toa.planning.counting import Work, count_distillation, count_work
 from zero1toa.planning.rates import DIFFUSION, TRAINING, DiffusionRate
@@ -127,7 +127,7 @@ def _memory_note(name: str, dtype: str, frames: int, activations: float | None) 
     if activations is None:
         return f"memory: weights and dataset are counted; activations of '{name}' were not measured and come on top"
     note = f"memory: activations after a measurement on {PEAKS[name].source}"
-    at_once = min(frames, backbone_spec(name).max_frames)
+    at_once = frames_at_once(name, frames)
     if at_once != PEAKS[name].frames:
         note += f", for {at_once} frames on the line through one and two such clips at once"
     if at_once != frames:

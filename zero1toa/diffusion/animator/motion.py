@@ -25,7 +25,7 @@ class FrameAttention(nn.Module):
         # torch's fused kernels, which work on tiles of at least 64 tokens.
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 2, 4, 1, 5)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        attended = scores.softmax(-1).to(v.dtype) @ v
+        attended = scores.softmax(-1) @ v
         return self.to_out(attended.permute(0, 3, 1, 2, 4).flatten(-2).flatten(0, 1))
 
 
